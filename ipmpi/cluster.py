@@ -35,6 +35,7 @@ OTHER_COMMANDS: Final = frozenset(
         "list",
         "status",
         "stop",
+        "restart",
         "engines",
         "logs",
         "where",
@@ -74,6 +75,7 @@ class Cluster:
         echo: a function that is called with each progress message; None for no output.
         options: options of ``ipcluster KIND``, with ``_`` for ``-``. True gives an option without a value, a list
             one that is repeated: ``Cluster('slurm', n=8, gpus=4, prologue=['module load python'])``.
+            ``journal='none'`` for no journal, or its file.
 
     Attributes:
         state: ``'starting'``, ``'submitted'``, ``'up'`` or ``'over'``.

@@ -6,11 +6,10 @@ import re
 import signal
 from typing import Final, NamedTuple
 
+from .exits import ABORT
 from .failuretext import is_users
 from .places import file_name
 
-ABORT: Final = "MPI_Abort was called here:"
-"""The line before a stack that ranks write when they call MPI_Abort."""
 _HEAD: Final = re.compile(rf"^(?:Fatal Python error: (.+)|{ABORT})$", re.MULTILINE)
 _CURRENT: Final = re.compile(r"^(?:Current thread .*|Stack )\(most recent call first\):$")
 _FRAME: Final = re.compile(r' {2}File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)$')

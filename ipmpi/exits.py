@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import signal
+from typing import Final
+
+ABORT: Final = "MPI_Abort was called here:"
+"""The line before a stack that ranks write when they call MPI_Abort."""
 
 
 def signal_name(number: int) -> str:

@@ -258,6 +258,15 @@ WATCH_WINDOW: Final = 0.05
 WATCHES: Final = 1_000
 """Watches to which the clients of a controller may subscribe."""
 
+MONITOR_WATCHES: Final = 8
+"""Watches that one monitor may have: each costs the program that is watched some time."""
+
+MONITORS_WATCHES: Final = 32
+"""Watches that all monitors of a controller may have together."""
+
+MONITOR_WATCH_INTERVAL: Final = 0.5
+"""Seconds between the beginnings of two watches of monitors, for each of which a program holds for a moment."""
+
 RECORD_BYTES: Final = 64 * MIB
 """What a rank of a program keeps of the changes that clients have made, so that a run can be repeated. Data that
 was pushed is a part of it, and the memory is the program's."""

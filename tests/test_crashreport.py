@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.crashreport import ABORT, Frame, last_crash
+from ipmpi.crashreport import Frame, last_crash
+from ipmpi.exits import ABORT
 
 OWN = (
     '  File "/x/ipmpi/engine/session/console.py", line 140 in _run\n'

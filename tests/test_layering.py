@@ -23,11 +23,13 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.communicator": (0, "foundation"),
     "ipmpi.errors": (0, "foundation"),
     "ipmpi.failuretext": (0, "foundation"),
+    "ipmpi.folders": (0, "foundation"),
     "ipmpi.furl": (0, "foundation"),
     "ipmpi.ids": (0, "foundation"),
     "ipmpi.launchfolder": (0, "foundation"),
     "ipmpi.limits": (0, "foundation"),
     "ipmpi.memory": (0, "foundation"),
+    "ipmpi.namedigest": (0, "foundation"),
     "ipmpi.numerals": (0, "foundation"),
     "ipmpi.ownpath": (0, "foundation"),
     "ipmpi.parameters": (0, "foundation"),
@@ -151,20 +153,22 @@ NEVER: dict[str, tuple[str, ...]] = {
 # Libraries that may be imported inside a function: they may be absent, or are slow to load.
 OPTIONAL = {
     *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "psutil", "jinja2"),
-    *("asyncio", "ctypes", "pprint", "joblib", "tomllib", "shtab", "PIL", "h5py", "xarray"),
+    *("asyncio", "ctypes", "json", "pprint", "joblib", "tomllib", "shtab", "PIL", "h5py", "xarray"),
 }
-# Modules of ours that are loaded only when needed, and by whom: only the agent of a node needs OpenSSL.
+# Modules of ours that are loaded only when needed, and by whom: only the agent of a node needs OpenSSL, and what
+# ranks load at their start is counted in tests/integration/test_real_startup.py.
 DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.engine.agent.nodeagent"),
-    ("ipmpi.cli.ipengine", "ipmpi.furl"),
-    ("ipmpi.cli.logs", "ipmpi.furl"),
-    ("ipmpi.engine.rank.snapshotfiles", "ipmpi.furl"),
+    ("ipmpi.cli.ipengine", "ipmpi.engine.agent.agentstart"),  # one rank of a node starts the agent
     ("ipmpi.cli.argtypes", "ipmpi.furl"),
     ("ipmpi.cli.ipcontroller", "ipmpi.launch.cluster.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.comm"),
     ("ipmpi.engine.session.debugging", "ipmpi.engine.session.enginedebugger"),  # it loads pdb
     ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.setcomm"),
+    ("ipmpi.engine.session.console", "ipmpi.engine.session.ipythonlines"),  # slow patterns, for lines with %
+    ("ipmpi.engine.session.namespace", "ipmpi.engine.session.completions"),  # it loads inspect, for a key press
+    ("ipmpi.engine.session.namespace", "ipmpi.engine.session.descriptions"),  # it loads inspect, for a question
     ("ipmpi.engine.session.ipythonlines", "ipmpi.engine.session.ipythonshell"),  # it loads IPython
     ("ipmpi.client.tasks.farminterfaces", "ipmpi.client.pools.executor"),  # few programs need these two
     ("ipmpi.client.tasks.farminterfaces", "ipmpi.client.pools.pool"),

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
-from .. import limits
+from .. import folders, limits
 from ..environment import gpus as gpu_numbers, walltime as times
 from ..errors import KernelError
 
@@ -182,10 +182,8 @@ def cluster_name(text: str) -> str:
     """The name of a cluster."""
     if not text:
         return text
-    from .. import furl
-
-    if furl.CLUSTER_NAME.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a cluster: {furl.NAME_RULE}")
+    if folders.CLUSTER_NAME.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a cluster: {folders.NAME_RULE}")
     return text
 
 

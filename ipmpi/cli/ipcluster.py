@@ -36,6 +36,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "list": Command("manage", "the clusters that run", True),
     "status": Command("manage", "engines, jobs and time left of a cluster", True),
     "stop": Command("manage", "stop a cluster", True),
+    "restart": Command("restart", "a new controller for a cluster; engines and clients go on"),
     "engines": Command("engines", "add engines to a running cluster"),
     "logs": Command("manage", "what a cluster's processes wrote", True),
     "where": Command("where", "in which line each engine is, also of engines that hang"),

@@ -31,7 +31,7 @@ from ..transport.dial.locallisten import LocalListener
 from ..transport.loop import READ, Loop
 from . import argtypes
 from .boundedlog import bound_log_files
-from .journalfile import open_journal
+from .journalfile import close_journal, open_journal
 from .logs import start_log
 from .ownlimits import guard_secrets_and_allow_links
 
@@ -86,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
         help="log to PREFIX<host>-<pid>.log only (default: to log/NAME/ipcontroller-<host>-<pid>.log in "
         "$IPYTHONDIR or ~/.ipython, and to the terminal)",
     )  # fmt: skip
+    # Who starts it will start it again if it is killed: with the ports, certificates and furls that it had.
+    p.add_argument("--start", choices=["once", "first", "again"], default="once", help=argparse.SUPPRESS)
     p.add_argument("--ready-fd", type=int, default=None, help=argparse.SUPPRESS)
     p.add_argument("--lifeline-fd", type=int, default=None, help=argparse.SUPPRESS)
     p.add_argument("--version", action="version", version=f"ipmpi {__version__}")
@@ -179,7 +181,8 @@ class Controller:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.loop = Loop()
-        self.store = open_journal(options.journal, options.client_port and options.engine_port)
+        fixed = (options.client_port and options.engine_port) or options.start != "once"
+        self.store = open_journal(options.journal, fixed)
         self.interfaces = [*CLIENT_INTERFACES, *(_interface(name) for name in options.interface)]
         self.service = ControllerService(
             self.loop,
@@ -209,6 +212,7 @@ class Controller:
             ip, port = getattr(o, f"{side}_ip"), getattr(o, f"{side}_port")
             targets = {role: _furl_file(role, files.get(role, ""), o.name) for role in roles}
             identity, secrets = self._identity(side, port, targets)
+            port = port or self._former_port(targets)
             listener = Listener(self.loop, (ip, port), identity, secrets, self.service.sessions.admit, log.warning)
             self.listeners.append(listener)
             self._listen_locally(identity, listener.port, secrets)
@@ -259,11 +263,14 @@ class Controller:
                 defaultfurls.give_back(self._replaced)
 
     def _identity(self, side: str, port: int, targets: dict[str, Path]) -> tuple[Identity, dict[str, bytes]]:
-        """Certificate and secrets: kept ones if the port is fixed, else new ones."""
+        """Certificate and secrets: kept ones if the port is fixed, or for a further start, else new ones."""
         now = time.time()
-        if not port:
-            return Identity.create(now), {role: os.urandom(furl.SECRET_BYTES) for role in targets}
         certificate = next(iter(targets.values())).parent / f"ipcontroller-{side}.pem"
+        if not port and self.options.start != "again":
+            identity = Identity.create(now)
+            if self.options.start == "first":
+                furl.write_private(certificate, identity.to_pem())
+            return identity, {role: os.urandom(furl.SECRET_BYTES) for role in targets}
         identity = load_or_create_identity(certificate, now)
         secrets = {}
         for role, path in targets.items():
@@ -273,6 +280,13 @@ class Controller:
                 if old.fingerprint == identity.fingerprint:
                     secrets[role] = old.secret
         return identity, secrets
+
+    def _former_port(self, targets: dict[str, Path]) -> int:
+        """Return the port that clients or engines know, if this is not the first controller of its cluster."""
+        if self.options.start != "again":
+            return 0
+        role, path = next(iter(targets.items()))
+        return furl.load(path, role).hints[0][1]
 
     def _tell(self, record: dict[str, object]) -> None:
         fd = self.options.ready_fd
@@ -320,6 +334,8 @@ class Controller:
         self.service.sessions.dismiss(f"the controller was stopped{why}")
         self._give_back()
         self.service.journal.finish()
+        if self.store is not None:
+            close_journal(self.store, is_kept=self.options.start == "once")
         log.info("Controller stopped")
 
     def _watch_lifeline(self, descriptor: int, stop: Callable[[], None]) -> None:

@@ -16,9 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, communicator
-from ..crashreport import ABORT
-from ..engine.agent.agentstart import start_agent
+from .. import __version__, communicator, folders
 from ..engine.agent.launchid import launch_id, local_size, number_together
 from ..engine.agent.meeting import Conversation, leaders_of
 from ..engine.agent.watch import parent_launcher
@@ -35,6 +33,7 @@ from ..engine.session import importhooks
 from ..engine.session.namespace import Namespace
 from ..environment import gpus, mpienv, walltime
 from ..errors import KernelError
+from ..exits import ABORT
 from ..ownpath import add_current_folder, forget_current_folder
 from ..protocol import rankmessages as rm
 from ..protocol.losses import LOSS_MODES
@@ -246,6 +245,9 @@ def _meet_agent(options: argparse.Namespace, furl_file: Path | None, launcher: i
     """Connect to the agent of this node, which is started if necessary."""
 
     def start(sock: Socket) -> None:
+        # Imported here: one rank of a node does this.
+        from ..engine.agent.agentstart import start_agent
+
         start_agent(sock.fileno(), lambda descriptor: _be_agent(options, furl_file, descriptor))
 
     return Conversation(RankSocket(meet_agent(launch_id(os.environ, launcher), start)))
@@ -302,11 +304,11 @@ def _die_with(parent: int) -> None:
 
 def _furl_file(options: argparse.Namespace) -> Path:
     """Return the controller's furl file: the given one, or by the name of the cluster."""
-    from .. import furl
-
     if options.furl_file:
         return Path(options.furl_file if "://" not in options.furl_file else "given").expanduser()
-    return furl.cluster_furl_file("engine", options.name) if options.name else furl.default_furl_file("engine")
+    return (
+        folders.cluster_furl_file("engine", options.name) if options.name else folders.default_furl_file("engine")
+    )
 
 
 def _find_end(option: float | None, launched: mpienv.LaunchedRank | None) -> float | None:
@@ -357,7 +359,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         rank = None if launched is None else launched.rank
-        # For engines started by hand only: saves the import on a thousand ranks.
         furl_file = None if options.logfile else _furl_file(options)
         start_log(options.logfile, "ipengine", rank, furl_file)
         bound_log_files()

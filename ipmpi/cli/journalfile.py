@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
 
-from ..environment.filesystems import mounts, network_type
 from ..errors import ControllerStartError
+from ..journal.files import remove
 from ..journal.store import Journal
+from .journalplace import NONE, local_place
 
 
 def open_journal(name: str, ports: int) -> Journal | None:
@@ -14,24 +15,25 @@ def open_journal(name: str, ports: int) -> Journal | None:
 
     Args:
         name: the value of ``--journal``.
-        ports: 0 unless both ports are fixed.
+        ports: 0 unless both ports are fixed, or found again.
 
     Raises:
         ControllerStartError: it is of no use, cannot be trusted to the file system, or another controller has it.
         JournalDamaged, JournalFull, SecurityError, FurlError: see :class:`ipmpi.journal.store.Journal`.
     """
-    if name == "none":
+    if name == NONE:
         return None
-    path = Path(name).expanduser()
     if not ports:
         raise ControllerStartError(
             f"--journal {name} needs --client-port and --engine-port: otherwise furls are new at each start, and "
             "nobody could come back for what the journal keeps"
         )
-    kind = network_type(path.parent.resolve(), mounts())
-    if kind:
-        raise ControllerStartError(
-            f"--journal {name} is on a network file system ({kind}), which may lose what was written, or let two "
-            "controllers write at once. Give a file on a disk of this machine, such as /var/tmp/NAME.journal"
-        )
-    return Journal(path)
+    return Journal(local_place(name))
+
+
+def close_journal(journal: Journal, *, is_kept: bool) -> None:
+    """Close a journal after an orderly end; unless it ``is_kept``, delete it if there is nothing in it."""
+    journal.close()
+    if journal.is_empty and not is_kept:
+        with contextlib.suppress(OSError):  # an empty one does no harm
+            remove(journal.path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from ..errors import KernelError
+from ..folders import ipython_dir, security_dir
 
 FORMAT: Final = "%(asctime)s %(name)s: %(message)s"
 TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
@@ -79,8 +80,6 @@ def crash_file() -> int:
 
 def log_folder(furl_file: Path | None = None) -> Path:
     """Return the log folder of the cluster to which a furl file belongs."""
-    from ..furl import ipython_dir, security_dir  # not needed by ranks with a given log file
-
     own = furl_file is not None and furl_file.absolute().parent.parent == security_dir().absolute()
     return ipython_dir() / "log" / (furl_file.absolute().parent.name if own and furl_file else UNNAMED)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ipmpi.cli import argtypes
+from ipmpi.cli import argtypes, journalplace
 from ipmpi.cli.reporter import Reporter
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
@@ -70,6 +70,7 @@ def add_controller_options(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     for name, metavar, kind, text in _PASSED_ON:
         p.add_argument(name, type=kind, metavar=metavar, default=None, help=text)
+    journalplace.add_journal_option(p)
 
 
 def add_launcher_options(p: argparse.ArgumentParser) -> None:
@@ -228,11 +229,20 @@ def controller(parsed: argparse.Namespace, record: ClusterRecord) -> ControllerP
 
     Raises:
         LauncherError: ``-r`` without ports.
+        ControllerStartError: the journal cannot be where it was asked for.
     """
+    keeps = keeps_furl(parsed) and bool(parsed.client_port)
+    journal = journalplace.chosen(parsed.journal, record.name, is_new=not keeps)
+    if journal.note:
+        reporter(parsed).say(f"ipcluster: {journal.note}")
+    words = controller_arguments(parsed, record.name)
+    if journal.path is not None:
+        words += ["--journal", str(journal.path)]
+        record.journal = str(journal.path)
     return ControllerProcess(
         furl_file(parsed, "engine", record.name),
         Path(record.log_dir),
-        controller_arguments(parsed, record.name),
+        words,
         run=record.run,
         keeps_furl=keeps_furl(parsed),
     )

@@ -12,7 +12,16 @@ from ipmpi.cli.reporter import Reporter
 from ipmpi.errors import KernelError, LauncherError
 from ipmpi.launch.cluster import defaultfurls, records
 from ipmpi.launch.cluster.cluster import ClusterRun
-from ipmpi.launch.cluster.effects import AskQueue, Cause, Effect, LogLine, Started, StartEngines, Stopped
+from ipmpi.launch.cluster.effects import (
+    AskQueue,
+    Cause,
+    Effect,
+    LogLine,
+    StartController,
+    Started,
+    StartEngines,
+    Stopped,
+)
 from ipmpi.launch.cluster.happenings import ControllerReady, Happening, NotSubmitted, Submitted
 from ipmpi.launch.cluster.lifecycle import Lifecycle, Plan
 from ipmpi.launch.cluster.records import ClusterRecord
@@ -96,11 +105,7 @@ class Supervisor:
         if cluster.controller is None:
             self._life.controller_ready = True
         cluster.start()
-        process = cluster.controller_process
-        if process is not None:
-            self.record.controller = process.pid
-            self.reporter.say(f"Starting controller: Controller PID: {process.pid}")
-        self._save()
+        self._note_controller()
         if not (cluster.engines.waits or self.plan.batch):
             self._announce()
         while True:
@@ -111,6 +116,14 @@ class Supervisor:
                 over = self._act(effect)
                 if over is not None:
                     return self._finish(over)
+
+    def _note_controller(self) -> None:
+        """The controller's process was started."""
+        process = self.cluster.controller_process
+        if process is not None:
+            self.record.controller = process.pid
+            self.reporter.say(f"Starting controller: Controller PID: {process.pid}")
+        self._save()
 
     def _meaning(self, happening: Happening, now: float) -> list[Effect]:
         if isinstance(happening, ControllerReady) and not self.adds:
@@ -144,6 +157,10 @@ class Supervisor:
             self._tell(effect.text)
         elif isinstance(effect, StartEngines):
             return self._start_engines(effect.text)
+        elif isinstance(effect, StartController):
+            self.reporter.say(f"ipcluster: {effect.text}")
+            self.cluster.restart_controller()
+            self._note_controller()
         else:
             assert isinstance(effect, AskQueue)
             self.cluster.engines.ask()

@@ -11,6 +11,7 @@ from .engines.arraystats import ArrayStats
 from .engines.distributed import DistributedArray
 from .engines.multiengine import MultiEngineClient
 from .engines.profile import Profile
+from .engines.programmonitor import ProgramMonitor
 from .engines.simulation import Simulation
 from .engines.views import EngineView
 from .session.results import PendingResult, ResultList
@@ -32,6 +33,7 @@ __all__ = [
     "NamedTasks",
     "PendingResult",
     "Profile",
+    "ProgramMonitor",
     "Reference",
     "ResultList",
     "Simulation",

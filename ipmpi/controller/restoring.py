@@ -11,8 +11,9 @@ from ..journal.rows import Contents, EndRow
 from ..protocol import messages as m
 from .bundles import UNKNOWN, Origin
 from .farm.recovery import Ends
+from .keptgroups import Kept
 from .service import ControllerService
-from .taskjournal import Kept, TaskJournal
+from .taskjournal import TaskJournal
 
 
 def restore(contents: Contents, service: ControllerService, now: float, log: Callable[[str], None]) -> None:

@@ -124,7 +124,7 @@ class ControllerService:
             m.TaskHolds: self.router.task_holds,
             m.TasksHeld: self.journal.held,
         }
-        self._watches = Watches(by_key, self._send, self._requests, self._reports)
+        self._watches = Watches(loop, self.router.registry, by_key, self._send, self._requests, self._reports)
 
     def _answers(self) -> dict[type[m.Message], Callable[[PeerSession, Any], Any]]:
         return {

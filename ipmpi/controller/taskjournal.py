@@ -14,9 +14,7 @@ The rules.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from .. import limits
@@ -44,6 +42,7 @@ from .farm.answers import numbers
 from .farm.farm import Farm
 from .farm.recovery import Ends, ends_in, is_failure, only
 from .farm.tasktable import RECORDS
+from .keptgroups import Kept, KeptClient, Return
 from .namedtasks import USUAL, Keep
 from .nojournal import NoJournal, Session
 
@@ -67,32 +66,6 @@ class Store(Protocol):
         """Return the committed ends of a group's tasks; JournalDamaged."""
 
 
-@dataclass
-class Kept:
-    """A group that is in the journal."""
-
-    serial: int
-    client: int
-    number: int
-    functions: list[bytes]
-
-
-@dataclass
-class _Client:
-    groups: dict[int, Kept] = field(default_factory=dict)
-    """By the client's number."""
-    records: deque[int] = field(default_factory=deque)
-    """Serials of groups whose results it has."""
-
-
-@dataclass
-class _Return:
-    """What a client that comes back has said: groups that it lacks results of, and that it has sent (again)."""
-
-    listed: set[int] = field(default_factory=set)
-    resent: set[int] = field(default_factory=set)
-
-
 class TaskJournal(NoJournal):
     """Writes what the farm must not forget; answers clients and engine sets after a restart.
 
@@ -109,7 +82,7 @@ class TaskJournal(NoJournal):
         super().__init__(farm, keep)
         self._store = store
         self._log = log
-        self._clients: dict[int, _Client] = {}
+        self._clients: dict[int, KeptClient] = {}
         self._functions: dict[bytes, int] = {}
         """How many groups in the journal use each function."""
         self._unwritten: dict[bytes, bytes] = {}
@@ -128,8 +101,10 @@ class TaskJournal(NoJournal):
         self._recorded: dict[int, int] = {}
         """Messages of results of each set: how many there were, and how many it was told are recorded."""
         self._former: dict[int, bytes] = {}
-        self._away: dict[int, _Return] = {}
+        self._away: dict[int, Return] = {}
         """Clients that have not come back since the restart."""
+        self._lacked: dict[tuple[int, int], set[int]] = {}
+        """By client and number of a group: what a client that came back in this turn lacks of it."""
         self._expected: dict[bytes, int] = {}
         """Sets that have not come back: token -> key."""
         self._release_at: float | None = None
@@ -145,12 +120,12 @@ class TaskJournal(NoJournal):
         ``gone``: clients that do not come back, and whose tasks go on.
         """
         for key in (*clients, *gone):
-            self._clients[key] = _Client()
+            self._clients[key] = KeptClient()
         self._expected = {each.token: each.key for each in sets}
         for kept in groups:
             self._clients[kept.client].groups[kept.number] = kept
             if kept.client not in gone:
-                self._away.setdefault(kept.client, _Return())
+                self._away.setdefault(kept.client, Return())
             for function in kept.functions:
                 self._functions[function] = self._functions.get(function, 0) + 1
         for client, serial in records:
@@ -184,7 +159,7 @@ class TaskJournal(NoJournal):
             self._changes.append(SetRow(session.key, session.token))
             return
         if session.key not in self._clients:
-            self._clients[session.key] = _Client()
+            self._clients[session.key] = KeptClient()
             self._changes.append(SessionRow(session.key, session.token, session.role))
             self._commit()
             super().began(session)
@@ -192,7 +167,7 @@ class TaskJournal(NoJournal):
     def set_lost(self, key: int) -> None:
         """The session of an engine set has ended, and with it all that the journal has of it."""
         if key in self._former:
-            self._is_back(key)
+            # This is not its return: the answer to its Hello may have been lost, and it may have come again.
             self._changes.append(DropSet(key))
             for known in (self._former, self._heard, self._recorded):
                 known.pop(key, None)
@@ -264,12 +239,14 @@ class TaskJournal(NoJournal):
             return
         away = self._away.get(client)
         for number, indices in message.groups:
+            lacks = set(numbers(indices))
             if away is not None:
                 away.listed.add(number)
+                self._lacked[client, number] = lacks
             if number < 0:
-                self.named.follow_again(client, -number, set(numbers(indices)))
+                self.named.follow_again(client, -number, lacks)
             else:
-                self._answer(client, number, set(numbers(indices)))
+                self._answer(client, number, lacks)
         if message.last and away is not None:
             for number in sorted(self._clients[client].groups):
                 if number in away.resent:
@@ -367,7 +344,7 @@ class TaskJournal(NoJournal):
         self._write_submissions()
         found = self.farm.flush(now)
         failures = self._note_ends(found)
-        self._unsaid += failures
+        self._unsaid += self._only_lacked(failures)
         if self._changes or self._ends:
             if self._commit_at is None:
                 self._commit_at = now + COMMIT_DELAY
@@ -378,12 +355,25 @@ class TaskJournal(NoJournal):
         self._tell_sets()
         out, self._out = self._out, []
         later = set(map(id, failures))
-        told = out + [effect for effect in found if id(effect) not in later]
+        told = out + self._only_lacked(effect for effect in found if id(effect) not in later)
+        self._lacked.clear()
         if not self._failure:
             told += self._unsaid
             self._unsaid = []
         told = self.named.pass_on(told)
         return [effect for effect in told if not self._is_for_absent(effect)] + self.named.flush(now)
+
+    def _only_lacked(self, effects: Iterable[Effect]) -> list[Effect]:
+        """Leave out results that came again in the turn in which their client came back, and which it has."""
+        found: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, Send) and isinstance(effect.message, Ends):
+                lacks = self._lacked.get((effect.to, effect.message.group))
+                pieces = only(effect.message, b"".join(effect.body), lacks) if lacks is not None else None
+                found += [effect] if pieces is None else [Send(effect.to, *piece) for piece in pieces]
+            else:
+                found.append(effect)
+        return found
 
     def _is_for_absent(self, effect: Effect) -> bool:
         """Whether a client will be told when it has come back, and has said what it lacks of that group."""

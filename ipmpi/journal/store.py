@@ -15,6 +15,7 @@ Not thread-safe. One process has a journal at a time; the lock ends with it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import struct
@@ -53,6 +54,9 @@ _CHECKPOINT_PAGES: Final = 4096
 """Pages of 4 KiB in the write-ahead log before they are copied to the file: a stop of some ms each 16 MiB."""
 _LOG_BYTES: Final = 64 << 20
 _LOCK_WAITS: Final = 2.0
+_WRITE_FAILED: Final = 778
+"""SQLITE_IOERR_WRITE; Python 3.10 does not tell it."""
+_PROBE: Final = 64 << 10
 _HEAD: Final = struct.Struct("<4sQI")
 _MASK: Final = (1 << 63) - 1
 
@@ -123,6 +127,11 @@ class Journal:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept, after :meth:`load`."""
+        return not self._rows
 
     def close(self) -> None:
         """Close the files."""
@@ -277,7 +286,10 @@ class Journal:
             raise
         self._transactions += 1
         with contextlib.suppress(OSError):  # a head that is behind is no less true
-            os.pwrite(self._head, _head(self._transactions), 0)
+            head = _head(self._transactions)
+            written = os.pwrite(self._head, head, 0)
+            while written < len(head):
+                written += os.pwrite(self._head, head[written:], written)
 
     def _roll_back(self) -> None:
         try:
@@ -342,6 +354,20 @@ class Journal:
             f"{self.path.name}-head (and -wal), to start without what it held"
         )
 
+    def _has_no_room(self) -> bool:
+        """Return whether files cannot grow here: to SQLite, a quota that is used up is a disk that has failed."""
+        path = self.path.with_name(f"{self.path.name}-room")
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, bytes(_PROBE))
+            finally:
+                os.close(descriptor)
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return False
+
     def _explained(self, error: sqlite3.Error, opening: bool = False) -> Exception:
         text = str(error)
         if "full" in text:
@@ -359,6 +385,8 @@ class Journal:
                 f"the journal {self.path} cannot be written now ({text}): the task was not accepted, submit it "
                 "again later. What was accepted before goes on"
             )
+        if getattr(error, "sqlite_errorcode", 0) == _WRITE_FAILED and self._has_no_room():
+            return self._explained(sqlite3.OperationalError("full: over quota"))
         if "I/O" in text:
             # After a failed write or sync nobody knows what is on the disk. A second one may only seem to work.
             self._broken = (

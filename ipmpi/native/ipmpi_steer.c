@@ -221,16 +221,23 @@ static int load_python(void)
 
 /* --- attach and detach ----------------------------------------------------------------------------------------- */
 
-/* Whether all ranks have come so far; the lowest one that has not says why. */
-static int all_did(MPI_Comm comm, int failure)
+/* Whether all ranks have come so far. If not: whether this is the lowest one that has not. */
+static int all_did(MPI_Comm comm, int failure, int *is_first)
 {
     int rank, first;
     MPI_Comm_rank(comm, &rank);
     rank = failure ? rank : INT32_MAX;
     MPI_Allreduce(&rank, &first, 1, MPI_INT, MPI_MIN, comm);
-    if (first == INT32_MAX) return 1;
-    if (first == rank) fprintf(stderr, "ipmpi: this run cannot be steered: %s\n", reason);
-    return 0;
+    *is_first = first == rank;
+    return first == INT32_MAX;
+}
+
+/* As all_did; the lowest rank that has not come so far says why. */
+static int all_did_or_say_why(MPI_Comm comm, int failure)
+{
+    int is_first, good = all_did(comm, failure, &is_first);
+    if (!good && is_first) fprintf(stderr, "ipmpi: this run cannot be steered: %s\n", reason);
+    return good;
 }
 
 static int at_finalize(MPI_Comm comm, int key, void *value, void *extra)
@@ -251,16 +258,18 @@ static void detach_at_finalize(void)
 
 static int may_attach(MPI_Comm comm)
 {
-    int yes = 0;
+    int yes = 0, level;
     if (state == ATTACHED) return refused("ipmpi_attach was called twice");
     MPI_Initialized(&yes);
     if (!yes) return refused("ipmpi_attach was called before MPI_Init");
     MPI_Finalized(&yes);
     if (yes) return refused("ipmpi_attach was called after MPI_Finalize");
-    MPI_Is_thread_main(&yes);
-    if (!yes) return refused("ipmpi_attach was called in another thread than the one that has called MPI_Init");
     if (comm == MPI_COMM_NULL) return refused("ipmpi_attach was called with MPI_COMM_NULL");
-    return 0;
+    MPI_Is_thread_main(&yes);
+    if (yes) return 0;
+    MPI_Query_thread(&level);
+    if (level >= MPI_THREAD_SERIALIZED) all_did(comm, 1, &yes); /* others may have come in their main threads */
+    return refused("ipmpi_attach was called in another thread than the one that has called MPI_Init");
 }
 
 int ipmpi_attach(MPI_Comm comm)
@@ -283,7 +292,8 @@ int ipmpi_attach(MPI_Comm comm)
     owner = pthread_self();
     enter(&kept);
     /* First what each rank finds out by itself, so that no rank waits in Python for one that has none. */
-    good = all_did(comm, (table.load ? 0 : load_python()) || table.load()) && all_did(comm, table.attach());
+    good = all_did_or_say_why(comm, (table.load ? 0 : load_python()) || table.load()) &&
+           all_did_or_say_why(comm, table.attach());
     leave(&kept);
     state = good ? ATTACHED : FAILED;
     if (good) detach_at_finalize();

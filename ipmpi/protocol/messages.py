@@ -26,6 +26,7 @@ from .debugging import (
     DebugOpen as DebugOpen,
     DebugOpened as DebugOpened,
 )
+from .functions import DefineFunction as DefineFunction, ForgetFunctions as ForgetFunctions
 from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
 from .namedtasks import (
     FollowTasks as FollowTasks,
@@ -63,6 +64,7 @@ from .sshmessages import (
 )
 from .steering import (
     AllHold as AllHold,
+    BeginWatch as BeginWatch,
     CannotHold as CannotHold,
     CanStopAt as CanStopAt,
     GoOn as GoOn,
@@ -72,13 +74,12 @@ from .steering import (
     Unsubscribe as Unsubscribe,
     Unwatch as Unwatch,
     Watched as Watched,
+    WatchPublished as WatchPublished,
 )
 from .tasks import (
     AbortTasks as AbortTasks,
     CancelTasks as CancelTasks,
-    DefineFunction as DefineFunction,
     DeliverTogether as DeliverTogether,
-    ForgetFunctions as ForgetFunctions,
     GiveTasks as GiveTasks,
     LargeTaskResult as LargeTaskResult,
     LeaveTogether as LeaveTogether,
@@ -473,6 +474,8 @@ AnyMessage = (
     | Unsubscribe
     | Watched
     | Unwatch
+    | WatchPublished
+    | BeginWatch
     | SshMessage
     | Goodbye
 )

@@ -182,17 +182,31 @@ class EndComes(_Operation, frozen=True, tag="end_comes"):
     key: bytes
 
 
+class Watch(_Operation, frozen=True, tag="watched"):
+    """What is watched: a value of a program, once in ``every`` steps.
+
+    ``reduce`` is ``max``, ``min``, ``sum`` or ``mean`` of all elements on all ranks; "" the value of rank 0. With
+    ``published`` it has to be a number or an array of NumPy that the program itself has published.
+    """
+
+    name: str
+    every: int
+    reduce: str
+    published: bool = False
+
+
 class Steer(_Operation, frozen=True, tag="steer"):
     """Do something with the loop of a program; what comes along depends on ``action``.
 
     ``state``: the answer's body is a dict of where the program is. ``pause``, ``resume``, ``stop``: its loop.
     ``step``: pause after ``number`` steps. ``set`` parameters: body: a dict. ``call`` a function: body as of
-    :class:`Apply`. ``checkpoint``: call what the program has registered. ``watch``: body: a dict; ``number``
-    names the watch; ``unwatch`` ends it. ``record``: the answer's body is an encoded record.
+    :class:`Apply`. ``checkpoint``: call what the program has registered. ``watch``: ``number``
+    names it; ``unwatch`` ends it. ``record``: the answer's body is an encoded record.
     """
 
     action: str
     number: int = 0
+    watch: Watch | None = None
 
 
 # --- Tasks: they travel in TaskOptions.operation, one for all tasks of a group --------------------------

@@ -105,7 +105,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.FollowTasks,
         m.ForgetTasks,
     },
-    "monitor": _LOOK | {m.QueueStatus, m.TaskStatus},
+    "monitor": _LOOK | {m.QueueStatus, m.TaskStatus, m.WatchPublished, m.Unsubscribe},
 }
 
 RECEIVES: Final[dict[str, Table]] = {
@@ -121,6 +121,7 @@ RECEIVES: Final[dict[str, Table]] = {
         m.DebuggerLine,
         m.StopRanks,
         m.Unwatch,
+        m.BeginWatch,
         m.EndSet,
         m.Goodbye,
     },
@@ -128,7 +129,7 @@ RECEIVES: Final[dict[str, Table]] = {
     | _CHANNEL
     | {m.Accepted, m.Output, m.DebuggerSaid, m.DebugOpened, m.Watched, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.TasksAccepted, m.SendBodyAgain},
-    "monitor": _ANSWERS,
+    "monitor": _ANSWERS | {m.Watched},
 }
 
 FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {

@@ -20,7 +20,7 @@ from ..errors import RemoteProtocolError
 from ..ids import IdList, from_the_wire, on_the_wire
 from .basemessage import Message
 from .frames import Buffer
-from .tasks import DefineFunction, ForgetFunctions
+from .functions import DefineFunction, ForgetFunctions
 
 _LENGTH: Final = struct.Struct("<I")
 

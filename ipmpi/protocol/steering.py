@@ -9,7 +9,7 @@ from .basemessage import Message
 
 
 class HoldRanks(Message, frozen=True, tag=100):
-    """Ranks shall hold at their next tick. Down the tree; answered by :class:`CanStopAt`.
+    """Have ranks hold at their next tick. Down the tree; answered by :class:`CanStopAt`.
 
     ``round`` numbers the agreements of a set.
     """
@@ -25,7 +25,7 @@ class CanStopAt(Message, frozen=True, tag=101):
 
 
 class StopAt(Message, frozen=True, tag=102):
-    """All ranks of the set shall go on to tick ``step``, and hold there. Answered by :class:`AllHold`."""
+    """Let all ranks of the set go on to tick ``step``, and hold there. Answered by :class:`AllHold`."""
 
     round: int
     step: int
@@ -38,7 +38,7 @@ class AllHold(Message, frozen=True, tag=103):
 
 
 class GoOn(Message, frozen=True, tag=104):
-    """Ranks shall go on with their program: the round is over. ``resume``: also those that were paused.
+    """Let ranks go on with their program: the round is over. ``resume``: also those that were paused.
 
     ``words`` say why, if nobody has asked for that.
     """
@@ -73,14 +73,42 @@ class Unsubscribe(Message, frozen=True, tag=111):
 
 
 class Watched(Message, frozen=True, tag=112):
-    """Values that were watched, and their steps. To the controller, and from it to those who have subscribed."""
+    """Values that were watched, and their steps. To the controller, and from it to those who have subscribed.
+
+    The answer to :class:`BeginWatch` has none: the watch has begun, or ``problem`` says why it cannot.
+    """
 
     watch: int
     steps: list[int]
     values: list[float]
+    problem: str = ""
 
 
 class Unwatch(Message, frozen=True, tag=113):
     """Nobody wants what is told in this watch. From the controller to a program."""
 
     watch: int
+
+
+class WatchPublished(Message, frozen=True, tag=114):
+    """A monitor wants to hear of a value that the program of this engine has published. Answer: None.
+
+    Then comes :class:`Watched`, until :class:`Unsubscribe`. ``watch`` is a number chosen by chance; for ``name``,
+    ``every`` and ``reduce`` see :class:`~ipmpi.protocol.operations.Watch`.
+    """
+
+    id: int
+    engine: int
+    watch: int
+    name: str
+    every: int = 1
+    reduce: str = ""
+
+
+class BeginWatch(Message, frozen=True, tag=115):
+    """Begin a watch for a monitor. From the controller to a program."""
+
+    watch: int
+    name: str
+    every: int
+    reduce: str

@@ -74,13 +74,18 @@ def attach(
     program = program or Path(sys.argv[0] if sys.argv and sys.argv[0] else "program").name
     record = Record.load(replay) if isinstance(replay, str) else replay
     trouble = _unusable()
-    if trouble:
-        _say(trouble)
-        steering = Steering(parameters, alone(comm, os.environ), program=program, replay=record)
-        if not _attached or _attached[0].is_over:
-            steering.show_arrays()
-        return steering
+    if trouble and not _others_may_wait(comm):
+        world = alone(comm, os.environ)
+        if world.rank == 0 or not _is_off():  # all ranks have that variable, and perhaps not the other troubles
+            _say(trouble)
+        return _unsteered(parameters, world, program, record)
     world = join_program(comm, os.environ)
+    troubles = world.exchange(trouble)
+    if any(troubles):
+        first = next(rank for rank, text in enumerate(troubles) if text)
+        if world.rank == first:
+            _say(troubles[first] if all(troubles) else f"on rank {first}, {troubles[first]}")
+        return _unsteered(parameters, World(rank=world.rank, size=world.size), program, record)
     settings = {
         "furl_file": _absolute(furl_file), "name": name, "proxy": proxy, "program": program,
         "patience": float(patience), "launcher": parent_launcher(os.getpid()),
@@ -94,9 +99,46 @@ def attach(
     return steering
 
 
+def _unsteered(parameters: dict[str, Any], world: World, program: str, record: Record | None) -> Steering:
+    steering = Steering(parameters, world, program=program, replay=record)
+    if not _attached or _attached[0].is_over:
+        steering.show_arrays()
+    return steering
+
+
+def _others_may_wait(comm: Any) -> bool:
+    """Return whether other ranks may be attaching at this moment, which wait until this one joins them."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if _is_off() or mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
+        return False
+    comm = mpi.COMM_WORLD if comm is None else comm
+    if not isinstance(comm, mpi.Intracomm) or comm == mpi.COMM_NULL:
+        return False
+    if threading.current_thread() is not threading.main_thread():
+        return bool(mpi.Query_thread() >= mpi.THREAD_SERIALIZED)
+    # All ranks of the first communicator have attached, so each of them says by itself that it did.
+    return bool(_attached) and _has_others(mpi, comm, _attached[0].comm)
+
+
+def _has_others(mpi: Any, comm: Any, known: Any) -> bool:
+    """Return whether there are ranks in ``comm`` that are not in ``known`` (None: that is this process alone)."""
+    if known is None:
+        return bool(comm.Get_size() > 1)
+    group, knowns = comm.Get_group(), known.Get_group()
+    others = mpi.Group.Difference(group, knowns)
+    found = bool(others.Get_size())
+    for each in (group, knowns, others):
+        each.Free()
+    return found
+
+
+def _is_off() -> bool:
+    return os.environ.get(OFF, "").lower() in ("off", "0", "no")
+
+
 def _unusable() -> str:
-    """Return why this process cannot be steered; the same on all ranks."""
-    if os.environ.get(OFF, "").lower() in ("off", "0", "no"):
+    """Return why this process cannot be steered."""
+    if _is_off():
         return f"{OFF} is set to off"
     if threading.current_thread() is not threading.main_thread():
         return (

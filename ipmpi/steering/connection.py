@@ -16,7 +16,7 @@ from ..engine.mpi.world import World
 from ..engine.rank.callring import CallRing
 from ..engine.rank.controlblock import RECEIVED, ControlBlock
 from ..engine.rank.outputpipes import OutputPipes
-from ..engine.rank.rank import Rank
+from ..engine.rank.rank import AGENT_GONE, Rank
 from ..engine.rank.snapshotfiles import SnapshotFiles
 from ..protocol import rankmessages as rm
 from ..transport.packets import RankSocket
@@ -86,9 +86,13 @@ class Connection:
             pause = min(2 * pause, _LATER)
 
     def _ended(self, stop: rm.Stop) -> None:
-        if self.world.rank == 0:
+        rank = self.world.rank
+        who = "the program" if rank == 0 else ""
+        if not who and stop == AGENT_GONE and self.world.leaders[rank] == rank:  # the agents of others are there
+            who = f"the program's rank {rank}{' and others' * (self._neighbours > 1)} on {os.uname().nodename}"
+        if who:
             why = stop.words or stop.reason
-            print(f"ipmpi: the program is not steered any more ({why}); it goes on", file=sys.stderr, flush=True)
+            print(f"ipmpi: {who} is not steered any more ({why}); it goes on", file=sys.stderr, flush=True)
         self._close(rm.Leaving("it was told to"))
 
     def tell(self, message: rm.Sampled) -> None:

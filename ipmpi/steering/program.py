@@ -98,8 +98,9 @@ class Steering:
             self._ticker = connection.begin(namespace)
         tell = (lambda message: None) if connection is None else connection.tell
         self._watching = Watching(
-            self._shown, self.published, lambda: self._ticker.step - 1, self.comm, world.mpi, self.rank == 0, tell
-        )
+            self._shown, self.published, lambda: self._ticker.step - 1, self.comm, world.mpi, self.rank == 0, tell,
+            lambda: self._ticker.agent is not None,
+        )  # fmt: skip
         self.tick = self._ticker.tick
         if replay is not None:
             self._replay(replay)
@@ -312,15 +313,18 @@ class Steering:
             )
         return self._checkpoint(self._ticker.step)
 
-    def _do_watch(self, operation: operations.Steer, load: Callable[[], Any]) -> int:
-        watch = Watch(operation.number, **load())
+    def _do_watch(self, operation: operations.Steer, _load: Callable[[], Any]) -> int:
+        if operation.watch is None:
+            raise ClientError("a watch without a name: install the same release of ipmpi here and there")
+        asked = operation.watch
+        watch = Watch(operation.number, asked.name, asked.every, asked.reduce, asked.published)
         self._watching.begin(watch)
         first = self._ticker.count + 1
         self._ticker.add_duty(operation.number, first + -first % watch.every, self._watching.duty(watch))
         return self._ticker.step
 
     def _do_unwatch(self, operation: operations.Steer, _load: Callable[[], Any]) -> None:
-        self._ticker.drop_duty(operation.number)
+        self._watching.end(operation.number)
 
     def _do_record(self, _operation: operations.Steer, _load: Callable[[], Any]) -> bytes:
         return self.record().dumps()

@@ -16,7 +16,7 @@ NEVER: Final = 1 << 62
 """A tick that does not come."""
 
 Duty = Callable[[int], int]
-"""Something to do at a tick; it returns the next tick at which it is due."""
+"""Something to do at a tick; it returns the next tick at which it is due, :data:`NEVER` if it is done."""
 
 
 class Agent(Protocol):
@@ -117,11 +117,6 @@ class Ticker:
         self._duties[key] = first, duty
         self._set_due()
 
-    def drop_duty(self, key: object) -> None:
-        """Do it no more."""
-        self._duties.pop(key, None)
-        self._set_due()
-
     # --- holding -----------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
@@ -187,8 +182,13 @@ class Ticker:
 
     def _do_duties(self) -> None:
         for key, (at, duty) in list(self._duties.items()):
-            if at <= self.count:
-                self._duties[key] = duty(self.count), duty
+            if at > self.count:
+                continue
+            again = duty(self.count)
+            if again >= NEVER:
+                self._duties.pop(key, None)
+            else:
+                self._duties[key] = again, duty
 
     def _set_due(self) -> None:
         due = min((at for at, _ in self._duties.values()), default=NEVER)

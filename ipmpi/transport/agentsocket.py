@@ -2,13 +2,13 @@
 
 The name is one without a file, which only Linux has: nothing is left behind when the process ends, and to take it
 is atomic, so of all ranks that come at once exactly one starts the process. Every user of the machine can connect
-to such a name or take it, so both ends look who the other one is.
+to such a name or take it, so both ends look who the other one is. The agent's end is in
+:mod:`ipmpi.transport.agentlistener`.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import pwd
 import socket
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..errors import LauncherError
-from .loop import READ, Loop
+from ..namedigest import digest_of
 from .peercredentials import peer_credentials
 
 STARTS_WITHIN: Final = 30.0
@@ -77,37 +77,6 @@ def meet_agent(name: str, start: Callable[[socket.socket], None], timeout: float
         time.sleep(_AGAIN)
 
 
-class AgentListener:
-    """The agent's end: accepts the ranks of its node.
-
-    Args:
-        descriptor: of the listening socket.
-        on_rank: called with the socket of each process of our user that connects.
-    """
-
-    def __init__(self, loop: Loop, descriptor: int, on_rank: Callable[[socket.socket], None]) -> None:
-        self._loop = loop
-        self._on_rank = on_rank
-        self._sock = socket.socket(fileno=descriptor)
-        self._sock.setblocking(False)
-        loop.register(self._sock, READ, self._ready)
-
-    def _ready(self, _events: int) -> None:
-        try:
-            sock, _ = self._sock.accept()
-        except OSError:
-            return
-        if is_own(sock):
-            self._on_rank(sock)
-        else:
-            sock.close()
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._loop.unregister(self._sock)
-        self._sock.close()
-
-
 def is_own(sock: socket.socket) -> bool:
     """Whether the process at the other end of a Unix socket runs under our user."""
     user = peer_user(sock)
@@ -124,7 +93,7 @@ def _address(name: str) -> bytes:
     """Where the agent of a launch listens; long names, and those with odd characters, are shortened."""
     text = _PREFIX + name
     if len(text) > _LONGEST or not text.isascii() or not text.isprintable() or " " in text:
-        digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:40]
+        digest = digest_of(name)
         head = "".join(c for c in name[:40] if c.isascii() and (c.isalnum() or c in "-.@"))
         text = f"{_PREFIX}{head}-{digest}"
     return b"\0" + text.encode()

@@ -24,11 +24,6 @@ _UID: Final = 7
 """The column of these tables that has the user."""
 
 
-def stream_pair() -> tuple[Socket, Socket]:
-    """Two connected sockets of this process."""
-    return socket.socketpair()
-
-
 class ByteStream:
     """One end of a stream, in a loop.
 

@@ -1,7 +1,8 @@
-"""Packets between a rank and the agent of its node: a Unix socket that keeps them whole.
+"""Packets between a rank and the agent of its node: a Unix socket that keeps them whole. And the rank's end.
 
-The agent's end never blocks; the rank's end is where its main thread sleeps. Open files go along with packets. A
-packet that is larger than :data:`PACKET` goes as a file in memory.
+The rank's end is where its main thread sleeps. The agent's end, which never blocks, is
+:class:`ipmpi.transport.packetlink.PacketLink`: it needs a loop, and ranks load none. Open files go along with
+packets. A packet that is larger than :data:`PACKET` goes as a file in memory.
 """
 
 from __future__ import annotations
@@ -13,13 +14,9 @@ import os
 import select
 import socket
 import struct
-from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 from .. import limits
-from ..errors import internal_error
-from .loop import HANGUP, READ, WRITE, Loop
 from .memoryfile import in_memory as in_memory
 
 PACKET: Final = 96 * limits.KIB
@@ -35,13 +32,17 @@ _QUIET: Final = getattr(socket, "MSG_NOSIGNAL", 0)
 
 _HIGH: Final = 960
 """Above the files that MPI and most programs open, and below the 1,024 that a process has by default."""
-_GONE: Final = (BrokenPipeError, ConnectionResetError)
 
 Socket = socket.socket
 """For those who only pass one on."""
 
 Packet = tuple[bytes, list[int]]
 """The bytes, and the descriptors that came along; whoever takes it closes them."""
+
+
+def stream_pair() -> tuple[Socket, Socket]:
+    """Two connected sockets of this process, for bytes."""
+    return socket.socketpair()
 
 
 def contents(descriptor: int) -> bytes:
@@ -53,7 +54,7 @@ def contents(descriptor: int) -> bytes:
         return bytes(memory)
 
 
-def _send(sock: socket.socket, data: bytes, files: list[int]) -> None:
+def send_packet(sock: socket.socket, data: bytes, files: list[int]) -> None:
     """Send one packet, and leave the files to the caller."""
     if len(data) <= PACKET:
         _send_small(sock, data, files)
@@ -73,7 +74,7 @@ def _send_small(sock: socket.socket, data: bytes, files: list[int]) -> None:
         sock.send(data, _QUIET)
 
 
-def _receive(sock: socket.socket, space: memoryview | None = None) -> Packet | None:
+def receive_packet(sock: socket.socket, space: memoryview | None = None) -> Packet | None:
     """The next packet, by way of ``space`` if that is given; None at the end."""
     if space is None:
         data, attached, _, _ = sock.recvmsg(PACKET, _ANCILLARY, _FLAGS)
@@ -85,7 +86,7 @@ def _receive(sock: socket.socket, space: memoryview | None = None) -> Packet | N
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             files.extend(_FD.unpack_from(content, at)[0] for at in range(0, len(content), _FD.size))
     if not data:
-        _close(files)
+        close_files(files)
         return None
     if data == _IN_MEMORY and files:
         whole = files.pop(0)
@@ -96,7 +97,8 @@ def _receive(sock: socket.socket, space: memoryview | None = None) -> Packet | N
     return data, files
 
 
-def _close(files: list[int]) -> None:
+def close_files(files: list[int]) -> None:
+    """Close all of them, as far as they are open."""
     for descriptor in files:
         with contextlib.suppress(OSError):
             os.close(descriptor)
@@ -113,135 +115,6 @@ def _with_high_number(sock: socket.socket) -> socket.socket:
         sock.close()
         return socket.socket(fileno=high)
     return sock
-
-
-class PacketLink:
-    """The agent's end of a rank's socket, in its loop.
-
-    Args:
-        on_packet: called with each packet's bytes and descriptors, which are its to close.
-        on_closed: called once when the other end is gone.
-        on_sent: called with the number of packets that have been handed to the system, for each of them.
-
-    Attributes:
-        failure: why this side gave it up, if it did.
-    """
-
-    def __init__(
-        self,
-        loop: Loop,
-        sock: socket.socket,
-        on_packet: Callable[[bytes, list[int]], None],
-        on_closed: Callable[[str], None],
-        on_sent: Callable[[int], None] = lambda count: None,
-    ) -> None:
-        sock.setblocking(False)
-        self._loop = loop
-        self._sock = sock
-        self._on_packet = on_packet
-        self._on_closed = on_closed
-        self.on_sent = on_sent
-        self.sent = 0
-        self.failure = ""
-        self._waiting: deque[tuple[bytes, list[int]]] = deque()
-        self.is_open = True
-        loop.register(sock, READ, self._ready, self._failed)
-
-    @property
-    def promised(self) -> int:
-        """Number of packets that have been sent, and of those that wait here."""
-        return self.sent + len(self._waiting)
-
-    def send(self, packet: bytes, files: tuple[int, ...] = ()) -> None:
-        """Send a packet, with copies of open files; what the system does not take yet waits here."""
-        if not self.is_open:
-            return
-        if not self._waiting:
-            try:
-                _send(self._sock, packet, list(files))
-            except BlockingIOError:
-                pass
-            except _GONE:
-                return  # the loop tells of that in its turn, after what the rank has said before
-            except OSError as error:
-                reason = error.strerror or str(error)
-                self._loop.call_soon(lambda: self._give_up(f"a message to it could not be sent: {reason}"))
-                return
-            else:
-                self._count()
-                return
-            self._loop.register(self._sock, READ | WRITE, self._ready, self._failed)
-        self._waiting.append((packet, [os.dup(descriptor) for descriptor in files]))
-
-    def _ready(self, events: int) -> None:
-        if events & HANGUP:
-            # To its end at once: which of several ranks was the first to end?
-            while self.is_open and self._read():
-                pass
-        elif events & READ:
-            self._read()
-        if events & WRITE and self.is_open:
-            self._write()
-
-    def _read(self) -> bool:
-        # One packet: most often there is no other, and to find that out costs as much. The loop comes back.
-        try:
-            packet = _receive(self._sock)
-        except (BlockingIOError, InterruptedError):
-            return False
-        except OSError as error:
-            self._end(error.strerror or str(error))
-            return False
-        if packet is None:
-            self._end("its end of the socket is closed")
-            return False
-        self._on_packet(*packet)
-        return True
-
-    def _write(self) -> None:
-        while self._waiting:
-            packet, files = self._waiting[0]
-            try:
-                _send(self._sock, packet, files)
-            except BlockingIOError:
-                return
-            except _GONE:
-                break
-            except OSError as error:
-                self._give_up(f"a message to it could not be sent: {error.strerror or error}")
-                return
-            self._waiting.popleft()
-            _close(files)
-            self._count()
-        self._loop.register(self._sock, READ, self._ready, self._failed)
-
-    def _count(self) -> None:
-        self.sent += 1
-        self.on_sent(self.sent)
-
-    def _failed(self, error: BaseException) -> None:
-        self._loop.report(error)
-        self._give_up(str(internal_error(error, "while this rank was dealt with")))
-
-    def _give_up(self, reason: str) -> None:
-        if self.is_open:
-            self.failure = reason
-        self._end(reason)
-
-    def _end(self, reason: str) -> None:
-        if self.is_open:
-            self.close()
-            self._on_closed(reason)
-
-    def close(self) -> None:
-        """Close the socket; no callback follows."""
-        if self.is_open:
-            self.is_open = False
-            self._loop.unregister(self._sock)
-            self._sock.close()
-            for _, files in self._waiting:
-                _close(files)
-            self._waiting.clear()
 
 
 class RankSocket:
@@ -263,7 +136,7 @@ class RankSocket:
     def send(self, packet: bytes, files: tuple[int, ...] = ()) -> bool:
         """Send a packet, with copies of open files; False if the agent is gone. Also for signal handlers."""
         try:
-            _send(self._sock, packet, list(files))
+            send_packet(self._sock, packet, list(files))
         except OSError:
             return False
         return True
@@ -286,7 +159,7 @@ class RankSocket:
     def receive(self) -> Packet | None:
         """The next packet; None if the agent is gone. Not to be ended by an exception of a signal handler."""
         try:
-            packet = _receive(self._sock, self._space)
+            packet = receive_packet(self._sock, self._space)
         except OSError:
             return None
         self.received += 1
@@ -303,7 +176,7 @@ class RankSocket:
         """Return when the agent is gone, or after so many seconds."""
         with contextlib.suppress(OSError):
             self._sock.settimeout(seconds)
-            while _receive(self._sock, self._space) is not None:
+            while receive_packet(self._sock, self._space) is not None:
                 pass
 
     def close(self) -> None:

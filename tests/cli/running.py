@@ -50,6 +50,11 @@ class Run:
             self._news.wait_for(lambda: text in self.text or not self._reader.is_alive(), seconds)
         assert text in self.text, self.text
 
+    def until_count(self, text: str, count: int, seconds: float = 60) -> None:
+        with self._news:
+            self._news.wait_for(lambda: self.text.count(text) >= count, seconds)
+        assert self.text.count(text) >= count, self.text
+
     def ends(self, seconds: float = 20) -> int:
         code = self.process.wait(seconds)
         self._reader.join(5)
@@ -61,6 +66,11 @@ class Run:
     @property
     def controller(self) -> int:
         return self.pid_after("Controller PID:")
+
+    @property
+    def controllers(self) -> list[int]:
+        """The controllers that were started, one after the other."""
+        return [int(part.split()[0]) for part in self.text.split("Controller PID:")[1:]]
 
     @property
     def engine_sessions(self) -> list[int]:

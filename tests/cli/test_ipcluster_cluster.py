@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ipmpi.launch.cluster.controllerends import MOST, WITHIN
 from ipmpi.launch.processes.mpi import find_mpi
 from tests.cli.running import Run
 
@@ -159,15 +160,23 @@ def test_a_launcher_that_fails_by_chance_is_started_once_more(
     assert log.read_text().count(note) == starts - 1
 
 
-def test_the_death_of_the_controller_ends_the_cluster(ipcluster: Callable[..., Run]) -> None:
+def test_a_controller_that_is_killed_is_started_again_and_given_up_when_that_does_not_help(
+    ipcluster: Callable[..., Run],
+) -> None:
     run = ipcluster("-n", "2", "--mpi", "none")
     run.until(READY)
-    begin = time.monotonic()
-    os.kill(run.controller, signal.SIGKILL)
+    told = "The controller ended unexpectedly (killed by SIGKILL)"
+    pids = [run.controller]
+    for number in range(1, MOST + 1):
+        os.kill(pids[-1], signal.SIGKILL)
+        run.until_count("Starting controller: Controller PID:", number + 1)
+        pids.append(run.controllers[-1])
+        assert run.text.count(f"ipcluster: {told}. It is started again, with the same furls.") == number
+    os.kill(pids[-1], signal.SIGKILL)
     assert run.ends() == 1
-    assert time.monotonic() - begin < 10
-    assert "The controller ended unexpectedly (killed by SIGKILL)." in run.text
-    assert "controller is up" in run.text
+    assert f"{told}, although it was started again {MOST} times within {WITHIN:g} s." in run.text
+    assert len(set(pids)) == MOST + 1
+    assert "controller is up" in run.text, "its log is shown"
     assert run.leftovers() == []
 
 

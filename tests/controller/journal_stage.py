@@ -106,7 +106,7 @@ class SimulatedClient:
             call()
 
     def submit(self, name: bytes, after: Sequence[TaskRef] = ()) -> None:
-        options = m.TaskOptions(b"op", name.decode(), after=[tuple(ref) for ref in after], name=self.name)
+        options = m.TaskOptions(b"op", "", after=[tuple(ref) for ref in after], name=self.name)
         ending = Ending()
         self.tasks[name] = (self.submitter.submit_one(SubmitTerms(options), name, ending), ending)
         if self.stage.random.random() < 0.3:
@@ -174,7 +174,11 @@ class SimulatedSet:
         former, self.token = self.token, self.stage.random.randbytes(16)
         self.key = self.stage.begin_set(self.token, former)
         self.is_connected = True
-        if former:
+        self.welcomed(bool(former))
+
+    def welcomed(self, again: bool) -> None:
+        """A session begins; ``again``: after another one that the controller does not know."""
+        if again:
             # As the agent: tasks that wait are dropped, those that run are told of.
             held: dict[int, set[int]] = {}
             for serial, index in self.running:
@@ -263,13 +267,17 @@ class JournalStage:
         self.restored: set[int] = set()
         sessions = SimpleNamespace(
             knows=lambda role: True,
-            restore=lambda key, token, role: self.restored.add(key),
+            restore=self._restore_session,
             continue_after=lambda key: None,
         )
         restore(
             self.store.load(), SimpleNamespace(sessions=sessions, journal=self.journal), self.now,  # type: ignore[arg-type]
             self.log.append,
         )  # fmt: skip
+
+    def _restore_session(self, key: int, token: bytes, role: str) -> None:
+        del token, role
+        self.restored.add(key)
 
     def _new_client(self) -> SimulatedClient:
         key = next(self._keys)
@@ -323,7 +331,10 @@ class JournalStage:
             elif isinstance(message, m.TasksFetched | m.TasksOpen | m.TaskOrigin | m.FollowTasks):
                 self.journal.told(client.key, message)
         except KernelError as error:
-            client.hear(refusal(message.id, error), ())
+            self._refuse(client, message.id, error)
+
+    def _refuse(self, client: SimulatedClient, number: int, error: KernelError) -> None:
+        client.hear(refusal(number, error), ())
 
     def _from_set(self, each: SimulatedSet, message: Any, body: Sequence[Any]) -> None:
         if isinstance(message, m.Register):
@@ -382,6 +393,25 @@ class JournalStage:
             peer.turn()
         if chance() < 0.1:
             self.flush()
+
+    def deliver_all(self) -> None:
+        """Let all messages arrive that are under way: those of sets and clients in one turn of the controller."""
+        while True:
+            for client in self.clients:
+                client.turn()
+            peers = [*self.sets, *self.clients]
+            if not any(peer.out or peer.inbox for peer in peers):
+                return
+            for each in self.sets:
+                while each.out:
+                    self._from_set(each, *each.out.popleft())
+            for client in self.clients:
+                while client.out:
+                    self._from_client(client, *client.out.popleft())
+            self.flush()
+            for peer in peers:
+                while peer.inbox:
+                    peer.hear(*peer.inbox.popleft())
 
     def settle(self, limit: int = 20_000) -> None:
         """Let everything come to its end: all are connected, and the disk has room."""

@@ -170,6 +170,54 @@ def test_nothing_is_left_in_the_journal_when_all_results_are_fetched() -> None:
     assert (there.sessions, there.records) == ([], [])
 
 
+def test_a_result_that_comes_again_in_the_turn_in_which_its_client_is_back_is_told_once() -> None:
+    """The client has one of two results: the other one reaches it even if the first one is told of again."""
+    stage = JournalStage(1, clients=1, sets=1)
+    (client,), (engines,) = stage.clients, stage.sets
+    engines.ranks = 1
+    stage.deliver_all()
+    client.submit(b"first")
+    client.submitter._open = client.submitter._by_number[client.tasks[b"first"][0].group]  # it may be closed
+    client.submit(b"second")
+    assert client.tasks[b"first"][0].group == client.tasks[b"second"][0].group
+    stage.deliver_all()
+    engines.step()
+    engines.step()
+    stage.deliver_all()
+    assert client.tasks[b"first"][1].heard == [("ok", b"first")]
+    assert not stage.store.contents.ends, "it is recorded a little later"
+    stage.kill()
+    stage.connect(engines)
+    stage.connect(client)
+    stage.deliver_all()
+    stage.settle()
+    check(stage)
+
+
+def test_a_session_that_ends_is_not_the_return_of_its_set() -> None:
+    """The answer to a Hello was lost. The set comes again, in another session, and the first one ends."""
+    stage = JournalStage(1, clients=1)
+    (client,), (away, other) = stage.clients, stage.sets
+    client.submit(b"task")
+    stage.deliver_all()
+    if not away.waiting:
+        away, other = other, away
+    away.step()
+    stage.deliver_all()
+    assert away.running
+    stage.kill()
+    stage.connect(other)
+    stage.connect(client)
+    unanswered = stage.begin_set(bytes(16), away.token)
+    stage.deliver_all()
+    stage.journal.set_lost(unanswered)
+    stage.deliver_all()
+    assert not other.waiting, "the task was given to a second set"
+    stage.connect(away)
+    stage.settle()
+    check(stage)
+
+
 PLANTED = {
     "tasks that end with their client": (NamedTasks, "leave", lambda self, client, orderly: []),
     "followers that are told nothing": (NamedTasks, "pass_on", lambda self, effects: list(effects)),

@@ -1,7 +1,8 @@
 """Start an engine whose set believes that its ranks are on several nodes; run under mpiexec by the tests.
 
 IPMPI_TEST_LEADERS holds the leader of each rank, as ``0,0,2,2``. With IPMPI_TEST_FIREWALL, nodes do not reach each
-other.
+other. IPMPI_TEST_RELAY is ``PORT:FILE``: nodes reach each other through a relay at that port, which reads from the
+file where to connect to.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from ipmpi.cli import ipengine
 from ipmpi.engine.agent import launchid, nodelinks
 from ipmpi.environment import mpienv
+from ipmpi.furl import Furl
 
 LEADERS = [int(part) for part in os.environ["IPMPI_TEST_LEADERS"].split(",")]
 FIREWALL = "IPMPI_TEST_FIREWALL" in os.environ
@@ -44,10 +47,23 @@ class Unreachable(nodelinks.NodeLinks):
         self._stop_listening()
 
 
+class Relayed(nodelinks.NodeLinks):
+    """Whoever dials is sent to a relay."""
+
+    def _listen(self) -> None:
+        super()._listen()
+        port, _, file = os.environ["IPMPI_TEST_RELAY"].partition(":")
+        real = Furl.parse(self.address)
+        Path(file).write_text(str(real.hints[0][1]))
+        self.address = str(Furl(real.fingerprint, (("127.0.0.1", int(port)),), real.role, real.secret))
+
+
 if __name__ == "__main__":
     vars(ipengine)["launch_id"] = launch_id
     vars(ipengine)["local_size"] = local_size
     if FIREWALL:
         # The agent imports it after it has been forked off.
         vars(nodelinks)["NodeLinks"] = Unreachable
+    if "IPMPI_TEST_RELAY" in os.environ:
+        vars(nodelinks)["NodeLinks"] = Relayed
     sys.exit(ipengine.main())

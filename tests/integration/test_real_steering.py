@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from ipmpi.client import MultiEngineClient, Simulation
-from ipmpi.errors import ClientError, CommandTimeout, CompositeError, EngineLost
+from ipmpi.client import MultiEngineClient, ProgramMonitor, Simulation
+from ipmpi.errors import ClientError, CommandTimeout, CompositeError, EngineLost, FurlError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from real_clusters import Cluster, Flavour, free_port, is_running, wait_for
@@ -25,6 +25,8 @@ from real_clusters import Cluster, Flavour, free_port, is_running, wait_for
 PROGRAM = str(Path(__file__).with_name("steered_program.py"))
 ON_NODES = str(Path(__file__).with_name("steered_on_nodes.py"))
 RANKS = 4
+REQUESTS = int(os.environ.get("IPMPI_STEER_REQUESTS", "25"))
+"""Pauses, changes and looks by chance, of one run; 1,000 of them take some minutes."""
 
 
 def launch(cluster: Cluster, ranks: int, *args: object, **environ: str) -> subprocess.Popen[bytes]:
@@ -107,13 +109,14 @@ def steer_at_random(sim: Simulation, times: int, chance: random.Random) -> dict[
     return changes
 
 
+@pytest.mark.timeout(120 + 2 * REQUESTS)
 def test_a_run_that_was_steered_equals_one_with_the_changes_in_its_script(controller: Cluster) -> None:
     """Bit by bit; and so does one that repeats the record."""
     first = launch(controller, 4, 100_000, 0.003)
     controller.wait_for_engines(4)
     sim = controller.mec().simulation()
     assert "4 ranks, running" in repr(sim)
-    changes = steer_at_random(sim, 25, random.Random(1))
+    changes = steer_at_random(sim, REQUESTS, random.Random(1))
     sim.pause()
     assert "paused at" in repr(sim)
     record = sim.record()
@@ -197,6 +200,24 @@ def test_a_program_outlives_its_controller_and_finds_another_one(
 AWKWARD = str(Path(__file__).with_name("awkward_program.py"))
 
 
+def look_on(cluster: Cluster) -> None:
+    """Watch the awkward program with the furl of monitors, and try what that does not permit."""
+    monitor_furl = Path(cluster.files["engine_furl_file"]).with_name("ipcontroller-monitor.furl")
+    with ProgramMonitor(monitor_furl) as monitor:
+        assert repr(monitor) == "<monitor of awkward_program.py: 3 ranks>"
+        with pytest.raises(ClientError, match="the program has published no 'nothing' "):
+            monitor.watch("nothing")
+        with pytest.raises(ClientError, match=r"monitor may watch numbers and arrays of NumPy, .* of type list"):
+            monitor.watch("table")
+        with monitor.watch("shared", every=10, reduce="max") as most, monitor.watch("shared") as plain:
+            by_step = dict(itertools.islice(plain, 100))
+            seen = [(step, value) for step, value in itertools.islice(most, 20) if step in by_step]
+        assert seen
+        assert all(value == by_step[step] + 2 for step, value in seen)
+    with pytest.raises(FurlError, match="monitor"):
+        Simulation(monitor_furl)
+
+
 def test_values_are_watched_by_several_clients_until_the_program_ends(
     flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
 ) -> None:
@@ -243,6 +264,7 @@ def test_values_are_watched_by_several_clients_until_the_program_ends(
     assert "dt" in dir(sim)
     with pytest.raises(ClientError, match="has no function that writes a checkpoint"):
         sim.checkpoint()
+    look_on(cluster)
     sim.stop()
     assert program.wait(30) == 0
     assert list(reduced["max"])[-1].step > 10
@@ -292,3 +314,93 @@ def test_without_a_controller_a_program_runs_as_ever(
     assert results[0] == (results[0][0], 200)
     assert results[0] == results[1]
     assert wait_for(lambda: not cluster.agents(), 10)
+
+
+ATTACHED = str(Path(__file__).with_name("attached_program.py"))
+
+
+def attach_as(cluster: Cluster, mode: str) -> subprocess.Popen[bytes]:
+    """Start three ranks that attach in this way."""
+    return cluster.launch(cluster.command(3, program=(ATTACHED,), args=[mode]))
+
+
+def test_ranks_that_attach_in_another_way_than_others_keep_nobody_waiting(controller: Cluster) -> None:
+    assert attach_as(controller, "thread").wait(60) == 0
+    said = controller.output()
+    assert "ipmpi: the program runs without being steered: on rank 1, attach() was called in a thread" in said
+    assert said.count("ipmpi:") == 1
+    assert all(f"rank {rank} ends" in said for rank in range(3))
+
+
+@pytest.mark.parametrize("mode", ["twice", "then all", "part"])
+def test_of_several_attaches_the_first_one_counts(controller: Cluster, mode: str) -> None:
+    """Also of a part of the ranks; those that have attached to nothing compute as ever."""
+    program = attach_as(controller, mode)
+    ranks = 3 if mode == "twice" else 2
+    controller.wait_for_engines(ranks)
+    sim = controller.mec().simulation()
+    assert len(sim) == ranks
+    at = sim.pause()
+    assert sim.step(3) == at + 3
+    assert sim.engines.pull("size") == [ranks] * ranks
+    sim.stop()
+    assert program.wait(60) == 0
+    assert controller.output().count("attach() was called before") == {"twice": 3, "then all": 1, "part": 0}[mode]
+
+
+def test_parts_of_a_launch_are_programs_of_their_own(controller: Cluster) -> None:
+    program = attach_as(controller, "halves")
+    controller.wait_for_engines(3)
+    with pytest.raises(
+        ClientError, match=r"2 programs .*\(attached_program\.py\), under one name.*attach\(program="
+    ):
+        controller.mec().simulation()
+    os.killpg(program.pid, signal.SIGTERM)
+
+
+def agents_below(cluster: Cluster) -> list[int]:
+    """The agents of a program that have no link to the controller."""
+    logs = [path.read_text() for path in cluster.home.glob("log/*/ipprogram-*.log")]
+    found = [re.search(r"pid (\d+), the agent", text) for text in logs if "Using furl file" not in text]
+    return [int(each[1]) for each in found if each]
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["running", "paused"])
+def test_a_node_agent_below_the_root_is_killed(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster], paused: bool
+) -> None:
+    """Its ranks run on without being steered, the others are steered still, and nobody waits for them in MPI."""
+    cluster = new_cluster(flavour_named("openmpi"))
+    program = cluster.launch(cluster.command(6, program=(ON_NODES,), args=["1000000", "0.003"]))
+    cluster.wait_for_engines(6)
+    sim = cluster.mec().simulation()
+    watch = sim.watch("residual", reduce="sum")
+    next(watch)
+    if paused:
+        sim.pause()
+    os.kill(agents_below(cluster)[0], signal.SIGKILL)
+    cluster.wait_for_engines(4)
+    left = r"engines (2-3|4-5) of the program .* left it, and engines 0-.* did not: call client\.Simulation"
+    with pytest.raises(EngineLost, match=left):
+        sim.pause()
+    rest = cluster.mec().simulation()
+    assert len(rest) == 4
+    assert rest.is_paused == paused, "those who have been paused hold until they are let go"
+    rest.resume()
+    at = rest.step_number
+    assert wait_for(lambda: rest.step_number > at + 100, 60), "all ranks go on, as each of them needs the others"
+    assert list(watch), "what has come before, and then it ends"
+    watch.stop()
+    at = rest.pause()
+    assert rest.step(2) == at + 2
+    for what in (lambda: rest.change({"nu": 0.1}), rest.stop, rest.checkpoint, lambda: rest.watch("residual")):
+        with pytest.raises(ClientError, match=r"only .* of the 6 ranks of the program .* can still be steered"):
+            what()
+    assert rest.nu == 0.5
+    rest.resume()
+    at = rest.step_number
+    assert wait_for(lambda: rest.step_number > at + 100, 60)
+    said = (cluster.home / "engines0.out").read_text()
+    alone = re.findall(r"rank [24] and others on .* is not steered any more \(the agent .* is gone\)", said)
+    assert len(alone) == paused, "a rank that runs has no need to look"
+    os.killpg(program.pid, signal.SIGTERM)

@@ -26,6 +26,7 @@ VALUES: dict[Any, Any] = {
     o.Display | None: o.Display({"text/html": "<b>1</b>"}, {"image/png": b"\x89PNG"}),
     o.TakeSnapshot | None: o.TakeSnapshot("/f", "c", "k", ["a"]),
     Literal["revoke", "ask", "replace"]: "ask",
+    o.Watch | None: o.Watch("T", 10, "max", True),
     o.Executed | None: o.Executed(1, "pp", "repr", "source"),
 }
 

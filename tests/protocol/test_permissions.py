@@ -65,7 +65,8 @@ TO_CONTROLLER = {
     m.Reserve: "mec",
     m.Release: "mec",
     m.Subscribe: "mec",
-    m.Unsubscribe: "mec",
+    m.Unsubscribe: "mec monitor",
+    m.WatchPublished: "monitor",
     m.BodyAgain: "mec tc",
     m.SubmitTasks: "tc",
     m.AbortTasks: "tc",
@@ -93,6 +94,7 @@ FROM_CONTROLLER = {
     m.DebugClosed: "engine mec",
     m.StopRanks: "engine",
     m.Unwatch: "engine",
+    m.BeginWatch: "engine",
     m.EndSet: "engine",
     m.DefineFunction: "engine",
     m.ForgetFunctions: "engine",
@@ -109,7 +111,7 @@ FROM_CONTROLLER = {
     m.EnginesChanged: "mec tc monitor",
     m.Output: "mec",
     m.DebuggerSaid: "mec",
-    m.Watched: "mec",
+    m.Watched: "mec monitor",
     m.DebugOpened: "mec",
     m.Result: "mec",
     m.Undone: "mec",
@@ -219,6 +221,8 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.Unsubscribe: m.Unsubscribe(1, 7),
     m.Watched: m.Watched(7, [1], [0.5]),
     m.Unwatch: m.Unwatch(7),
+    m.WatchPublished: m.WatchPublished(1, 0, 7, "T"),
+    m.BeginWatch: m.BeginWatch(7, "T", 1, ""),
     m.RunTogether: m.RunTogether(1, 0, OPTIONS, [0], [0], 1, False),
     m.TogetherEnded: m.TogetherEnded(1, 0, 0, True, 0.0),
     m.LeaveTogether: m.LeaveTogether(1, 0, [0], "x"),
@@ -287,7 +291,9 @@ def test_a_task_secret_opens_no_multi_engine_operation() -> None:
 
 def test_a_monitor_changes_nothing() -> None:
     harmless = {m.GetIds, m.ClusterInfo, m.QueueStatus, m.TaskStatus, m.Goodbye}
-    assert CONTROLLER_RECEIVES["monitor"] == harmless
+    # The controller itself has a program tell what that has published: tests/security/test_watching_monitors.py.
+    watching = {m.WatchPublished, m.Unsubscribe}
+    assert CONTROLLER_RECEIVES["monitor"] == harmless | watching
 
 
 def test_inside_a_set_only_what_belongs_there_is_added() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -12,17 +13,31 @@ _LINGER = struct.pack("ii", 1, 0)
 
 
 class Relay:
-    """Listens on a port of its own and passes everything on to ``target``.
+    """Listens on a port of its own and passes everything on to ``target`` (or to what that returns).
 
-    ``budget()`` says after how many bytes (both directions together) the next connection is cut and how:
-    ``(bytes, reset)``; bytes < 0 is never.
+    Args:
+        target: address; or a function that returns it, called for each connection.
+        budget: says after how many bytes (both directions together) the next connection is cut and how:
+            ``(bytes, reset)``; bytes < 0 is never.
+        delay: seconds for which each piece of data is kept.
+        twins: whether each connection is made a second time, and hears the same; what it answers goes nowhere.
     """
 
     def __init__(
-        self, target: tuple[str, int], budget: Callable[[], tuple[int, bool]] = lambda: (-1, False)
+        self,
+        target: tuple[str, int] | Callable[[], tuple[str, int]],
+        budget: Callable[[], tuple[int, bool]] = lambda: (-1, False),
+        *,
+        delay: float = 0.0,
+        twins: bool = False,
     ) -> None:
         self._target = target
         self._budget = budget
+        self.delay = delay
+        self._twins = twins
+        self.passes = threading.Event()
+        """Clear it, and nothing arrives and nothing ends: the network is away. Set it, and all arrives."""
+        self.passes.set()
         self.recorded = bytearray()
         """What diallers sent."""
         self.connections = 0
@@ -41,15 +56,18 @@ class Relay:
                 near, _ = self._sock.accept()
             except OSError:
                 return
+            self.passes.wait()
             try:
-                far = socket.create_connection(self._target, 5)
+                target = self._target() if callable(self._target) else self._target
+                far = socket.create_connection(target, 5)
+                twin = socket.create_connection(target, 5) if self._twins else None
             except OSError:
                 near.close()
                 continue
             far.settimeout(None)
             self.connections += 1
             left, reset = self._budget()
-            pair = _Pair(self, near, far, left, reset)
+            pair = _Pair(self, near, far, left, reset, twin)
             self._pairs.append(pair)
             with self._lock:
                 self._open |= {near, far}
@@ -85,6 +103,7 @@ class Relay:
 
     def close(self) -> None:
         """Stop."""
+        self.passes.set()
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
@@ -102,9 +121,13 @@ class Relay:
 
 
 class _Pair:
-    def __init__(self, relay: Relay, near: socket.socket, far: socket.socket, left: int, reset: bool) -> None:
+    def __init__(
+        self, relay: Relay, near: socket.socket, far: socket.socket, left: int, reset: bool,
+        twin: socket.socket | None = None,
+    ) -> None:  # fmt: skip
         self._relay = relay
         self._socks = (near, far)
+        self._twin = twin
         self._left = left
         self._reset = reset
         self._lock = threading.Lock()
@@ -120,12 +143,20 @@ class _Pair:
         """Close both ends; nobody uses them any more."""
         for sock in self._socks:
             sock.close()
+        if self._twin is not None:
+            self._twin.close()
 
     def pump(self, source: socket.socket, sink: socket.socket, record: bool) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 if record:
                     self._relay.recorded += data
+                if self._relay.delay:
+                    time.sleep(self._relay.delay)
+                self._relay.passes.wait()
+                if record and self._twin is not None:
+                    with suppress(OSError):
+                        self._twin.sendall(data)
                 with self._lock:
                     cut = 0 <= self._left <= len(data)
                     if cut:
@@ -135,6 +166,7 @@ class _Pair:
                 if cut:
                     self._relay.cuts += 1
                     break
+        self._relay.passes.wait()
         for sock in self._socks[1:] if self._silent else self._socks:
             _end(sock, self._reset)
         with self._lock:

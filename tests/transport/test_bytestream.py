@@ -11,8 +11,9 @@ import pytest
 from ipmpi import limits
 from ipmpi.errors import ClientError
 from ipmpi.transport import bytestream
-from ipmpi.transport.bytestream import ByteStream, LoopbackServer, owner_of_peer, stream_pair
+from ipmpi.transport.bytestream import ByteStream, LoopbackServer, owner_of_peer
 from ipmpi.transport.loop import Loop
+from ipmpi.transport.packets import stream_pair
 
 
 class End:

@@ -16,7 +16,8 @@ import pytest
 
 from ipmpi.transport import packets
 from ipmpi.transport.loop import Loop
-from ipmpi.transport.packets import PACKET, PacketLink, RankSocket, contents, in_memory
+from ipmpi.transport.packetlink import PacketLink
+from ipmpi.transport.packets import PACKET, RankSocket, contents, in_memory
 
 PATIENCE = 10.0
 

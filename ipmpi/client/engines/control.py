@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, overload
@@ -15,6 +14,7 @@ from ...ranges import engines_named
 from ..display.whereabouts import Whereabouts, with_own_lines
 from ..session import given
 from ..session.callwait import not_reacting
+from ..session.clusterinfo import cluster_info
 from ..session.freeing import Freed, free
 from ..session.notices import say
 from ..session.ownframes import all_raise_at_call
@@ -418,16 +418,7 @@ class EngineControl(EngineObjects):
             ``'clients'``, the list of the clients' roles; ``'up'``, seconds since the controller started;
             ``'time'``, its clock in seconds since the epoch; ``'version'``, its version of ipmpi.
         """
-        engines: list[dict[str, Any]] = []
-        more, after = True, -1
-        while more:
-            answer: dict[str, Any] = self._request(
-                functools.partial(messages.ClusterInfo, after=after), dict, True, "cluster_info"
-            )
-            engines += answer["engines"]
-            after = engines[-1]["id"] if engines else -1
-            more = answer.pop("more", False)
-        return {**answer, "engines": engines}
+        return cluster_info(self._calls, self)
 
     def time_left(self, targets: Targets | None = None) -> float | None:
         """Return the seconds until the first of these engines' jobs ends. Always blocks.

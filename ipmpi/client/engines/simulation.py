@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
@@ -26,18 +26,14 @@ from ..session.connecting import close_when_unreferenced, connect
 from ..session.notices import say
 from ..session.ownframes import all_raise_at_call
 from ..session.session import Session
+from . import programs
 from .views import EngineView
-from .watching import Watch
+from .watching import MOST_STEPS, Watch, checked, open_watch
 
 TELL_AFTER: Final = 2.0
 """Seconds after which a call says for which ranks it waits."""
 _SOONEST, _LATEST = 0.005, 0.25
 """Seconds between two looks whether a program has got to a step."""
-
-REDUCTIONS: Final = ("max", "min", "sum", "mean")
-"""What may become of a value on all ranks."""
-_MUCH: Final = 1 << 40
-"""Steps: more than any program makes."""
 
 
 @all_raise_at_call
@@ -84,7 +80,7 @@ class Simulation:
         own = self.__dict__
         own["_session"] = opened
         try:
-            own["program"], ids = _find(client, program, time.monotonic() + (limit or 0.0))
+            own["program"], ids = programs.find(client, program, time.monotonic() + (limit or 0.0))
         except BaseException:
             if session is None:
                 opened.close()
@@ -114,7 +110,7 @@ class Simulation:
             TimeoutError: it has not made them in ``timeout`` seconds; it goes on with them.
             EngineLost: it has ended before.
         """
-        count = given.whole_number(n, "n, the number of steps,", 1, _MUCH)
+        count = given.whole_number(n, "n, the number of steps,", 1, MOST_STEPS)
         limit = given.seconds(timeout, "timeout")
         told = self._ask("step", count)
         wanted, deadline = told["tick"] + count, None if limit is None else time.monotonic() + limit
@@ -135,6 +131,7 @@ class Simulation:
 
     def stop(self) -> int:
         """End its loop before the next step, as if that had been the last one; return the number of that step."""
+        self._need_all("the end of its loop")
         return int(self._ask("stop")["step"])
 
     @property
@@ -210,6 +207,7 @@ class Simulation:
             if name in self._unequal:
                 raise ClientError(self._unequal[name])
             parameters.checked(name, self._declared[name], value)
+        self._need_all("a change")
         body = serialize.dumps(dict(values), what="the new values")
         return int(self._ask("set", body=body, shown=(", ".join(values),))["step"])
 
@@ -231,6 +229,7 @@ class Simulation:
         Raises:
             ClientError: the program has registered nothing by ``s.on_checkpoint(function)``.
         """
+        self._need_all("a checkpoint")
         return self._values("checkpoint")
 
     def record(self) -> Record:
@@ -259,34 +258,18 @@ class Simulation:
         Raises:
             ClientError: the program has published no such value on all ranks, or it is no number.
         """
-        given.text(name, "name, of a published value,", 255)
-        count = given.whole_number(every, "every, a number of steps,", 1, _MUCH)
-        if reduce is not None and reduce not in REDUCTIONS:
-            raise ValueError(
-                f"reduce must be one of {', '.join(map(repr, REDUCTIONS))} or None: {given.shown(reduce)}"
-            )
-        if len(self.engines.get_ids()) < self._ranks:
-            raise ClientError(
-                f"a watch needs all {self._ranks} ranks of the program {self.program}, and only "
-                f"{engines_named(self.engines.get_ids())} can still be steered"
-            )
-        calls, number = self.engines._calls, random.getrandbits(62)
-        presence = calls.session.presence
-
-        def stop() -> None:
-            presence.unwatch(number)
-            if calls.session.failure is None:
-                calls.session.request(lambda i: messages.Unsubscribe(i, number))
-
-        presence.watch(number)
-        calls.request(self.engines, lambda i: messages.Subscribe(i, number), lambda reply: reply, True, "watch")
-        asked = {"name": name, "every": count, "reduce": reduce or ""}
+        asked = checked(name, every, reduce)
+        self._need_all("a watch")
+        calls, ids = self.engines._calls, self.engines.get_ids()
+        watch = open_watch(calls.session, name, ids if reduce else ids[:1])
+        subscribe = functools.partial(messages.Subscribe, watch=watch.number)
+        calls.request(self.engines, subscribe, lambda reply: reply, True, "watch")
         try:
-            self._values("watch", number, serialize.dumps(asked, what="the watch"), (name,))
+            self._values("watch", watch.number, shown=(name,), watch=asked)
         except BaseException:
-            stop()
+            watch.stop()
             raise
-        return Watch(presence, number, self.engines.get_ids()[0], name, stop)
+        return watch
 
     def plot(
         self, name: str, every: float = 1.0, *, ranks: bool = False, at: int | None = None, file: str | None = None
@@ -328,13 +311,14 @@ class Simulation:
         number: int = 0,
         body: list[serialize.Buffer] | None = None,
         shown: tuple[Any, ...] = (),
+        watch: operations.Watch | None = None,
     ) -> list[Any]:
         teller = threading.Timer(TELL_AFTER, self._tell_where)
         teller.daemon = True
         teller.start()
         try:
             found: list[Any] = self.engines._command(
-                operations.Steer(action, number), action, shown, None, True, body=body
+                operations.Steer(action, number, watch), action, shown, None, True, body=body
             )
         except CompositeError as error:
             plain = _plain(error)
@@ -346,6 +330,15 @@ class Simulation:
         finally:
             teller.cancel()
         return found
+
+    def _need_all(self, what: str) -> None:
+        """Raise an error if some ranks cannot be asked: these would differ from them, or wait for them."""
+        ids = self.engines.get_ids()
+        if len(ids) < self._ranks:
+            raise ClientError(
+                f"{what} needs all ranks, and only {engines_named(ids)} of the {self._ranks} ranks of the program "
+                f"{self.program} can still be steered. It goes on; end it where it was started"
+            )
 
     def _lost(self) -> str:
         left = self._places()
@@ -454,36 +447,6 @@ def waits_for(late: dict[int, RankStep], places: dict[int, RankStep]) -> str:
 
 def _ids(engines: dict[int, RankStep]) -> str:
     return engines_named(list(engines)) + (" are" if len(engines) > 1 else " is")
-
-
-def _find(client: EngineView, program: str, deadline: float) -> tuple[str, list[int]]:
-    """Return the name of the program, and the ids of its ranks; wait for it until ``deadline``."""
-    while not (found := _attached(client, program)) and time.monotonic() < deadline:
-        time.sleep(_LATEST)
-    if not found:
-        called = f" called {program!r}" if program else ""
-        raise ClientError(
-            f"no program{called} is attached to this controller. A program calls ipmpi.steering.attach(), is "
-            "started as usual (mpirun -n 4 python app.py), and finds the controller by the same file as ipengine"
-        )
-    if len(found) > 1:
-        names = ", ".join(sorted({name for _, name in found}))
-        raise ClientError(
-            f"{len(found)} programs are attached to this controller ({names}): choose one, as in "
-            f"simulation(program={min(name for _, name in found)!r})"
-        )
-    ((_, name), ids), *_ = found.items()
-    return name, ids
-
-
-def _attached(client: EngineView, program: str) -> dict[tuple[int, str], list[int]]:
-    """Return the ids of ranks, by the key of their set and the name of their program."""
-    found: dict[tuple[int, str], list[int]] = {}
-    for engine in client.cluster_info()["engines"]:
-        title = engine.get("program", "")
-        if title and program in ("", title):
-            found.setdefault((engine["set"], title), []).append(engine["id"])
-    return found
 
 
 def _plain(error: CompositeError) -> Exception | None:

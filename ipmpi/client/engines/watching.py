@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
-from ...errors import ClientError
+from ...errors import ClientError, EngineLost
+from ...protocol import messages, operations
 from ...protocol.steering import Watched
 from ..display.pyplot import axes_for
+from ..session import given
 from ..session.presence import Presence
+from ..session.session import Session
+
+REDUCTIONS: Final = ("max", "min", "sum", "mean")
+"""What may become of a value on all ranks."""
+MOST_STEPS: Final = 1 << 40
+"""More than any program makes."""
 
 KEPT: Final = 20_000
 """Samples that are kept; of more, every second old one is dropped."""
@@ -20,6 +29,34 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 _WIDTH: Final = 40
 _REDRAW: Final = 0.25
 """Seconds between two pictures of a live plot."""
+
+
+def checked(name: str, every: int, reduce: str | None) -> operations.Watch:
+    """Return what is to be watched.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be used.
+    """
+    given.text(name, "name, of a published value,", 255)
+    count = given.whole_number(every, "every, a number of steps,", 1, MOST_STEPS)
+    if reduce is not None and reduce not in REDUCTIONS:
+        raise ValueError(
+            f"reduce must be one of {', '.join(map(repr, REDUCTIONS))} or None: {given.shown(reduce)}"
+        )
+    return operations.Watch(name, count, reduce or "")
+
+
+def open_watch(session: Session, name: str, engines: Sequence[int]) -> Watch:
+    """Return a watch of a program with these ranks that the program has not been told of yet."""
+    presence, number = session.presence, random.getrandbits(62)
+
+    def stop() -> None:
+        presence.unwatch(number)
+        if session.failure is None:
+            session.request(lambda i: messages.Unsubscribe(i, number))
+
+    presence.watch(number)
+    return Watch(presence, number, engines, name, stop)
 
 
 class Sample(NamedTuple):
@@ -39,18 +76,31 @@ class Watch(Iterator[Sample]):
 
     Attributes:
         name: the name of the value.
+        number: that of the watch, chosen by chance.
         samples: what has come so far; if it is much, older ones are thinned out.
     """
 
-    def __init__(self, presence: Presence, number: int, engine: int, name: str, stop: Callable[[], None]) -> None:
+    def __init__(
+        self, presence: Presence, number: int, engines: Sequence[int], name: str, stop: Callable[[], None]
+    ) -> None:
         self._presence = presence
-        self._number = number
-        self._engine = engine
+        self.number = number
+        self._engines = engines
         self._stop = stop
         self._next = 0
         self._has_ended = False
         self.name = name
         self.samples: list[Sample] = []
+
+    def wait_until_begun(self) -> None:
+        """Wait for the first word of the program.
+
+        Raises:
+            ClientError: it cannot begin this watch; the message says why.
+            EngineLost: it has ended.
+        """
+        if not self._take(None):
+            raise EngineLost(f"the program has ended before it could begin to tell {self.name}")
 
     def __next__(self) -> Sample:
         while self._next >= len(self.samples):
@@ -61,7 +111,7 @@ class Watch(Iterator[Sample]):
 
     def _take(self, timeout: float | None) -> bool:
         """Wait for samples, and keep them; return False if no more will come."""
-        found = None if self._has_ended else self._presence.next_watched(self._number, self._engine, timeout)
+        found = None if self._has_ended else self._presence.next_watched(self.number, self._engines, timeout)
         if found is None:
             self._has_ended = True
             return False
@@ -70,6 +120,9 @@ class Watch(Iterator[Sample]):
         return True
 
     def _add(self, message: Watched) -> None:
+        if message.problem:
+            self._has_ended = True
+            raise ClientError(message.problem)
         self.samples += map(Sample, message.steps, message.values)
         if len(self.samples) > KEPT:
             old = self.samples[: KEPT // 2]

@@ -76,15 +76,18 @@ class Presence:
                 queue.append(message)
                 self._changed.notify_all()
 
-    def next_watched(self, number: int, engine: int, timeout: float | None = None) -> list[Watched] | None:
+    def next_watched(
+        self, number: int, engines: Iterable[int], timeout: float | None = None
+    ) -> list[Watched] | None:
         """Wait for values, and return all that have come; an empty list when the time is up.
 
-        It is None if no more will come: the engine is gone, the session has ended, or nobody watches.
+        It is None if no more will come: one of the engines is gone, the session has ended, or nobody watches.
         """
+        wanted = set(engines)
         with self._changed:
 
             def has_ended() -> bool:
-                return self._is_over or number not in self._watches or engine not in self._ids
+                return self._is_over or number not in self._watches or not wanted <= set(self._ids)
 
             self._changed.wait_for(lambda: self._watches.get(number) or has_ended(), timeout)
             queue = self._watches.get(number)

@@ -1,7 +1,7 @@
 """At which step all ranks of a program stop: what one node agent knows and says of that (no I/O).
 
 The ranks of a program cannot be stopped anywhere: each of them hears its agent only at its *ticks*, once in each
-step. Commands shall be performed at the same tick by all. Nobody may wait for a rank to arrive before it is known
+step. All of them perform a command at the same tick. Nobody may wait for a rank to arrive before it is known
 where: a rank that holds may be needed by another one that is still in an earlier step.
 
 So nobody does. Each agent sends its ranks a packet, and then reads in shared memory where they are. A rank that

@@ -18,14 +18,13 @@ launcher:
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
 from collections.abc import Callable, Mapping
 
 from ... import processid
 from ...environment import mpienv
 from ...environment.mpienv import RANK, TOGETHER
+from ...namedigest import digest_of
 
 
 def launch_id(
@@ -50,7 +49,7 @@ def launch_id(
     owner = os.geteuid() if user is None else user
     found = mpienv.detect(environ)
     name = "" if alone or local_size(environ) == 1 else _name(environ, found, launcher, birth, inode or _inode)
-    return f"{owner}-{name or 'alone-' + secrets.token_hex(16)}"
+    return f"{owner}-{name or 'alone-' + os.urandom(16).hex()}"
 
 
 def local_size(environ: Mapping[str, str]) -> int | None:
@@ -127,7 +126,7 @@ def _together(environ: Mapping[str, str]) -> tuple[str, int] | None:
 
 
 def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
+    return digest_of("\n".join(parts))[:16]
 
 
 def _inode(descriptor: int) -> str:

@@ -17,7 +17,8 @@ from ...protocol.debugging import PROMPT
 from ...protocol.frames import Buffer, split
 from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
-from ...transport.packets import PacketLink, Socket
+from ...transport.packetlink import PacketLink
+from ...transport.packets import Socket
 from ..rank.callring import read_calls
 from ..rank.controlblock import (
     ABORT_CODE,

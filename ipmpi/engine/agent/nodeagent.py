@@ -16,7 +16,7 @@ from ... import furl, limits
 from ...errors import FurlError, KernelError
 from ...protocol import rankmessages as rm
 from ...protocol.permissions import FROM_ABOVE, RECEIVES
-from ...transport.agentsocket import AgentListener
+from ...transport.agentlistener import AgentListener
 from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.proxies import routes_by
 from ...transport.loop import READ, Loop

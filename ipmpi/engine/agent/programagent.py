@@ -57,6 +57,8 @@ class ProgramAgent(Agent):
             self.steps.from_above(message)
         elif isinstance(message, m.Unwatch):
             self.watches.unwatch(message)
+        elif isinstance(message, m.BeginWatch):
+            self.watches.begin(message)
         elif isinstance(message, m.Goodbye) and self.is_root:
             self.on_farewell(message.reason)
         elif isinstance(message, m.Dispatch) and self.is_root and isinstance(event, MessageReceived):
@@ -82,8 +84,16 @@ class ProgramAgent(Agent):
         if stream and self.above is not None:
             self.above.connection.refuse(stream)
             self.above.wake()
-        if message.id > 0:
+        if self.watches.is_own(message.id):
+            self.watches.answered(message.id, False, outcome)
+        else:
             self.send_up(m.Result(message.id, message.ranks, False, outcome))
+
+    def _answer(self, message: m.Result, body: Sequence[Buffer] = ()) -> None:
+        if self.is_root and self.watches.is_own(message.id):
+            self.watches.answered(message.id, message.ok, message.outcome)
+        else:
+            super()._answer(message, body)
 
     def rank_answered(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from ... import limits
 from ...protocol import messages as m, operations, rankmessages as rm
@@ -12,7 +12,7 @@ from ...protocol.frames import Buffer
 from ...transport.loop import Loop
 from ...transport.transfers import Endpoint
 
-_FIRST: int = -(1 << 30)
+_FIRST: Final = -(1 << 30)
 """Numbers of our own commands, from here down: no controller has them."""
 
 
@@ -40,6 +40,8 @@ class Watches:
         self._tree = tree
         self._waiting: dict[int, tuple[list[int], list[float]]] = {}
         self._numbers = itertools.count(_FIRST, -1)
+        self._begun: dict[int, int] = {}
+        """The watches of monitors whose command is not answered yet, by its number."""
 
     def sampled(self, message: rm.Sampled) -> None:
         """A value has come."""
@@ -60,7 +62,31 @@ class Watches:
             self._tree.send_up(m.Watched(watch, steps, values))
 
     def unwatch(self, message: m.Unwatch) -> None:
-        """Nobody wants it: have all ranks end it at one step, as they may add up their values by MPI."""
+        """Nobody wants it: have all ranks end it."""
+        self._give("unwatch", operations.Steer("unwatch", message.watch))
+
+    def begin(self, message: m.BeginWatch) -> None:
+        """A monitor wants to watch a published value."""
+        asked = operations.Watch(message.name, message.every, message.reduce, published=True)
+        number = next(self._numbers)
+        self._begun[number] = message.watch
+        self._give("watch", operations.Steer("watch", message.watch, asked), number)
+
+    def _give(self, method: str, operation: operations.Steer, number: int | None = None) -> None:
         ranks = [engine.rank for engine in self._tree.engines]
-        ended = operations.encode(operations.Steer("unwatch", message.watch))
-        self._tree.dispatch(m.Dispatch(next(self._numbers), ranks, "unwatch", ended))
+        number = next(self._numbers) if number is None else number
+        self._tree.dispatch(m.Dispatch(number, ranks, method, operations.encode(operation)))
+
+    def is_own(self, number: int) -> bool:
+        """Return whether a command is one of ours, whose answer the controller does not expect."""
+        return number <= _FIRST
+
+    def answered(self, number: int, ok: bool, outcome: bytes) -> None:
+        """Ranks have answered a command of ours; they all answer alike."""
+        watch = self._begun.pop(number, None)
+        if watch is None:
+            return
+        problem = "" if ok else "the program cannot begin it"
+        if not ok and isinstance(failed := operations.decode_outcome(outcome), operations.Failed):
+            problem = failed.text
+        self._tree.send_up(m.Watched(watch, [], [], problem))

@@ -46,7 +46,7 @@ def join_program(comm: Any, environ: Mapping[str, str]) -> World:
     level = "MPI_THREAD_MULTIPLE" if multiple else "less than MPI_THREAD_MULTIPLE"
     return World(
         rank=parent.Get_rank(), size=parent.Get_size(), leaders=leaders, mpi=mpi,
-        description=f"{library}, {level}", comm=parent, _parent=parent, _shared=shared,
+        description=f"{library}, {level}", comm=parent, parent=parent, shared=shared,
     )  # fmt: skip
 
 

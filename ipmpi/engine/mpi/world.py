@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...environment.mpienv import LaunchedRank, mismatch_sentence
@@ -31,7 +30,6 @@ COMMS = ("plain", "polled")
 """What ``MPI.COMM_WORLD`` is: as MPI made it, or the communicator whose waits others can end."""
 
 
-@dataclass
 class World:
     """The set of this process.
 
@@ -45,18 +43,33 @@ class World:
         comm: the communicator of :meth:`exchange`; None for COMM_WORLD.
     """
 
-    rank: int = 0
-    size: int = 1
-    wanted: int = 0
-    leaders: list[int] = field(default_factory=lambda: [0])
-    mpi: Any = None
-    description: str = ""
-    comm: Any = None
-    _parent: Any = None
-    _shared: Any = None
-    _ring: CallRing | None = None
-    _given: SetCommunicator | None = None
-    _plain: Any = None
+    # No dataclass: a thousand ranks would load what makes one.
+    def __init__(
+        self,
+        *,
+        rank: int = 0,
+        size: int = 1,
+        wanted: int = 0,
+        leaders: Sequence[int] = (0,),
+        mpi: Any = None,
+        description: str = "",
+        comm: Any = None,
+        parent: Any = None,
+        shared: Any = None,
+        plain: Any = None,
+    ) -> None:
+        self.rank = rank
+        self.size = size
+        self.wanted = wanted
+        self.leaders = list(leaders)
+        self.mpi = mpi
+        self.description = description
+        self.comm = comm
+        self._parent = parent
+        self._shared = shared
+        self._plain = plain
+        self._ring: CallRing | None = None
+        self._given: SetCommunicator | None = None
 
     @property
     def whole(self) -> Any:
@@ -215,9 +228,9 @@ def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:
         leaders=leaders,
         mpi=mpi,
         description=f"{library}, {level}",
-        _parent=parent,
-        _shared=shared,
-        _plain=world,
+        parent=parent,
+        shared=shared,
+        plain=world,
     )
 
 

@@ -23,7 +23,7 @@ import msgspec
 from ... import limits
 from ...protocol import operations, packed, rankmessages as rm
 from ...protocol.frames import Buffer, size_of, split
-from ...protocol.tasks import DefineFunction, ForgetFunctions
+from ...protocol.functions import DefineFunction, ForgetFunctions
 from ...transport.packets import RankSocket
 from ..session.namespace import CommandAnswer, Namespace, failed_answer
 from .commandcomm import CommandComm, MakeShared

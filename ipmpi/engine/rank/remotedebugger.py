@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from ...protocol import rankmessages as rm
-from ...transport.bytestream import stream_pair
+from ...transport.packets import stream_pair
 from ..session.editordebugger import EditorDebugger
 
 

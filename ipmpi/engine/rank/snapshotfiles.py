@@ -6,7 +6,6 @@ A file is complete or not there. It begins with a line of JSON that says what fo
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import KernelError
+from ...folders import ipython_dir
 from ...serialize import Buffer
 from ..session.snapshots import SnapshotContent, SnapshotPlace
 
@@ -32,6 +32,8 @@ class SnapshotFiles:
         Raises:
             OSError: it cannot be written.
         """
+        import json  # for snapshots alone
+
         folder = _folder(place)
         path = _file(folder, key, engine)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,6 +68,8 @@ class SnapshotFiles:
             OSError: it is not there, or cannot be read.
             KernelError: it is no snapshot, or somebody else's: reading it would run their code.
         """
+        import json
+
         path = _file(_folder(place), key, engine)
         with path.open("rb") as file:
             about = os.fstat(file.fileno())
@@ -105,8 +109,6 @@ class SnapshotFiles:
 def _folder(place: SnapshotPlace) -> Path:
     if place.folder:
         return Path(place.folder).expanduser().absolute()
-    from ...furl import ipython_dir  # imported here: few engines need it
-
     return ipython_dir().absolute() / "snapshots" / place.cluster
 
 

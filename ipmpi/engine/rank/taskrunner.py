@@ -36,7 +36,7 @@ from ipmpi.engine.session.namespace import Namespace
 from ipmpi.engine.session.statements import compile_task
 from ipmpi.engine.session.texts import shorten
 from ipmpi.errors import RemoteProtocolError, TaskRejectError
-from ipmpi.protocol.messages import DefineFunction
+from ipmpi.protocol.functions import DefineFunction
 from ipmpi.protocol.operations import (
     CallTaskOperation,
     StringTaskOperation,

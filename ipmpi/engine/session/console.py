@@ -8,18 +8,20 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from types import CodeType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec.structs
 
 from ipmpi.engine.session import formats
 from ipmpi.engine.session.displays import Displays
-from ipmpi.engine.session.ipythonlines import IPythonLines
 from ipmpi.engine.session.scripts import as_script
 from ipmpi.engine.session.statements import Sources, compile_interactive, future_flags
 from ipmpi.engine.session.texts import shorten
 from ipmpi.limits import MIB, RESULT_TEXT
 from ipmpi.protocol.operations import Display, Execute, Executed
+
+if TYPE_CHECKING:
+    from ipmpi.engine.session.ipythonlines import IPythonLines
 
 KEPT_RESULTS: Final = 16 * MIB
 """Text of past results that get_result can still ask for; the oldest go first."""
@@ -50,13 +52,13 @@ class Console:
         self.sources = Sources()
         self._names = names
         self._give = give
-        self._ipython = IPythonLines(names, give)
+        self._ipython: IPythonLines | None = None
         self._displays = Displays() if displays is None else displays
         self.reset()
 
     def load_shell(self) -> object:
         """Return IPython's shell, which has this session's names; ImportError where IPython is not installed."""
-        return self._ipython.loaded()
+        return self._ipython_lines().loaded()
 
     def reset(self) -> None:
         """Start again at number 1, with no history and no ``from __future__`` features."""
@@ -150,8 +152,16 @@ class Console:
         try:
             return compile_interactive(source, filename, self._flags)
         except SyntaxError as error:
-            python = self._ipython.as_python(source, error)
+            python = self._ipython_lines().as_python(source, error)
         return compile_interactive(python, filename, self._flags)
+
+    def _ipython_lines(self) -> IPythonLines:
+        if self._ipython is None:
+            # Most engines never see a line that is not Python.
+            from ipmpi.engine.session.ipythonlines import IPythonLines
+
+            self._ipython = IPythonLines(self._names, self._give)
+        return self._ipython
 
     def _display(self, value: Any) -> None:
         if value is None:

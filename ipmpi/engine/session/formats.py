@@ -7,10 +7,8 @@ left out, and what it raised is told on ``sys.stderr``.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import io
-import json
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -18,8 +16,8 @@ from typing import Any, Final
 
 from ipmpi import limits
 from ipmpi.engine.session.texts import sendable, shorten
-from ipmpi.protocol.messages import METADATA
 from ipmpi.protocol.operations import Display
+from ipmpi.protocol.output import METADATA
 
 PLAIN: Final = "text/plain"
 PNG: Final = "image/png"
@@ -216,15 +214,19 @@ def _converted(mime: str, value: object) -> str | bytes | None:
         if isinstance(value, bytes | bytearray | memoryview):
             return bytes(value)
         try:
-            return base64.b64decode(value) if isinstance(value, str) else None
+            return binascii.a2b_base64(value) if isinstance(value, str) else None
         except (binascii.Error, ValueError):
             return None
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
+    if not mime.endswith("json"):
+        return None
+    import json  # few values are shown so
+
     try:
-        return json.dumps(value) if mime.endswith("json") else None
+        return json.dumps(value)
     except (TypeError, ValueError, RecursionError):
         return None
 

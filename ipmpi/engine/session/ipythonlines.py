@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import importlib.util
-import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -13,6 +11,8 @@ from typing import Any, Final
 
 _LINE: Final = re.compile(r"^\s*(?:[\w.,\s()\[\]*]+=\s*)?[%!](?=[%!\w./~$\"'({\[])|\?\??\s*$|^\s*\?", re.MULTILINE)
 _QUESTION: Final = re.compile(r"\s*(?:%pinfo2?\s+)?(?P<name>[^\W\d]\w*(?:\.[^\W\d]\w*)*)\s*(?P<marks>\?\??)?\s*$")
+
+_DESCRIPTIONS: Final = "ipmpi.engine.session.descriptions"
 
 _FIGURES: Final = re.compile(r"^([ \t]*)%matplotlib\b.*$", re.MULTILINE)
 """Notebooks begin with this. Engines show figures without it, and IPython's would want a window, or a kernel."""
@@ -46,7 +46,7 @@ class IPythonLines:
         if self._shell is None and importlib.util.find_spec("IPython") is None:
             question = _QUESTION.match(source)
             if question is not None and (question["marks"] or source.lstrip().startswith("%")):
-                return f"print(__import__({__name__!r}, fromlist=['x']).described({question['name']}))"
+                return f"print(__import__({_DESCRIPTIONS!r}, fromlist=['x']).described({question['name']}))"
             raise SyntaxError(
                 "lines that begin with % or ! need IPython, which is not installed for this engine's Python "
                 f"({sys.executable}): pip install ipython there"
@@ -67,19 +67,3 @@ class IPythonLines:
 
             self._shell = new_shell(self._names)
         return self._shell
-
-
-def described(thing: object, with_source: bool = False) -> str:
-    """Return what a question about an object is answered with where there is no IPython."""
-    lines = []
-    with contextlib.suppress(TypeError, ValueError):
-        name = getattr(thing, "__name__", type(thing).__name__)
-        lines.append(f"Signature: {name}{inspect.signature(thing)}")  # type: ignore[arg-type]
-    lines.append(f"Type:      {type(thing).__name__}")
-    if not callable(thing):
-        lines.append(f"Value:     {repr(thing)[:500]}")
-    lines.append(f"Docstring: {inspect.getdoc(thing) or '<none>'}")
-    if with_source:
-        with contextlib.suppress(TypeError, OSError):
-            lines.append(f"Source:\n{inspect.getsource(thing)}")  # type: ignore[arg-type]
-    return "\n".join(lines)

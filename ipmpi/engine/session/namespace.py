@@ -14,14 +14,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from ipmpi import reference, serialize
-from ipmpi.engine.session.completions import MISSING, completions, resolved
 from ipmpi.engine.session.console import DISPLAYED, Console
 from ipmpi.engine.session.debugging import Debugging
 from ipmpi.engine.session.displays import Displays
 from ipmpi.engine.session.failures import failed
 from ipmpi.engine.session.forks import HomeProcess
 from ipmpi.engine.session.functions import FunctionHome
-from ipmpi.engine.session.ipythonlines import described
 from ipmpi.engine.session.properties import EngineProperties
 from ipmpi.engine.session.snapshots import NoStore, SnapshotPlace, SnapshotStore, content_of
 from ipmpi.engine.session.texts import shorten
@@ -375,10 +373,15 @@ class Namespace:
         return name in ("display", "comm") and self.home.is_given(name)
 
     def _complete(self, operation: Complete, _body: Sequence[Buffer]) -> CommandAnswer:
+        from ipmpi.engine.session.completions import completions  # a thousand ranks start without
+
         names = {name: value for name, value in self.names.items() if name not in self._hidden}
         return _value(completions(operation.text, names), "the completions")
 
     def _describe(self, operation: Describe, _body: Sequence[Buffer]) -> CommandAnswer:
+        from ipmpi.engine.session.completions import MISSING, resolved
+        from ipmpi.engine.session.descriptions import described
+
         found = resolved(operation.name, self.names)
         if found is MISSING:
             return _DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -79,6 +80,22 @@ class ClusterRun:
             self._selector.register(self.controller.fd, selectors.EVENT_READ)
         if not self.engines.waits:
             self.start_engines()
+
+    def restart_controller(self) -> None:
+        """Start our own controller again, whose process has ended: on its ports, with its furls.
+
+        Raises:
+            LauncherError: its program cannot be run.
+        """
+        former = self.controller
+        assert isinstance(former, ControllerProcess)
+        with contextlib.suppress(KeyError):  # the end of its pipe was seen
+            self._selector.unregister(former.fd)
+        former.close()
+        self.controller = former.again()
+        self._controller_reported = False
+        self.controller.start()
+        self._selector.register(self.controller.fd, selectors.EVENT_READ)
 
     def start_engines(self, why: str = "") -> None:
         """Start the engines; with ``why``, once more.

@@ -84,7 +84,17 @@ class ControllerProcess(EventReader):
         self._log_dir = log_dir
         self._arguments = list(arguments)
         self._keeps_furl = keeps_furl
+        self._starts = "first"
         self._lifeline_fd = -1
+
+    def again(self) -> ControllerProcess:
+        """Return the same controller, to be started when this one was killed: on its ports, with its furls."""
+        other = ControllerProcess(
+            self._engine_furl_file, self._log_dir, self._arguments, run=self._run, keeps_furl=True
+        )
+        other._starts = "again"
+        other.furl_files = self.furl_files
+        return other
 
     def start(self) -> None:
         """Start it.
@@ -106,7 +116,13 @@ class ControllerProcess(EventReader):
         lifeline_read, self._lifeline_fd = os.pipe()
         try:
             argv = [sys.executable, "-m", CONTROLLER_MODULE, "--engine-furl-file", str(self._engine_furl_file)]
-            argv += [*self._arguments, "-l", str(self._log_dir / f"ipcontroller-{self._run}-")]
+            argv += [
+                *self._arguments,
+                "--start",
+                self._starts,
+                "-l",
+                str(self._log_dir / f"ipcontroller-{self._run}-"),
+            ]
             argv += ["--ready-fd", str(self._write_end), "--lifeline-fd", str(lifeline_read)]
             output = self._log_dir / f"ipcluster-{self._run}-controller.log"
             self.process = ChildProcess.start(

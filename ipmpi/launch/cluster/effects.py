@@ -30,6 +30,12 @@ class StartEngines(NamedTuple):
     text: str = ""
 
 
+class StartController(NamedTuple):
+    """Start the controller again, on its ports and with its furls; the text says why."""
+
+    text: str
+
+
 class AskQueue(NamedTuple):
     """Ask the batch system about the job; reply with :class:`~ipmpi.launch.cluster.happenings.JobNews`."""
 
@@ -42,4 +48,4 @@ class Stopped(NamedTuple):
     blame: Cause
 
 
-Effect = Started | LogLine | StartEngines | AskQueue | Stopped
+Effect = Started | LogLine | StartEngines | StartController | AskQueue | Stopped

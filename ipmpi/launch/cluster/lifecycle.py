@@ -17,8 +17,9 @@ cluster, engines, launcher, job and controller end one after the other, in any o
 a grace period, when its reason is known: a request, the end of the walltime, or a failure. A job's engines are
 lost before the batch system reports the reason; then it is asked.
 
-All actions are effects: :class:`StartEngines` (also for a restart, or as a new job),
-:class:`AskQueue`, :class:`Started` and :class:`LogLine` for the user, :class:`Stopped`.
+All actions are effects: :class:`StartEngines` (also for a restart, or as a new job), :class:`AskQueue`,
+:class:`Started` and :class:`LogLine` for the user, :class:`Stopped`. A controller that was killed is started again
+in any state, by :mod:`~ipmpi.launch.cluster.controllerends`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any, Final
 from ipmpi.exits import how_it_ended
 from ipmpi.launch.batch.registry import JobState, JobStatus
 from ipmpi.launch.cluster import happenings as h
+from ipmpi.launch.cluster.controllerends import ControllerEnds
 from ipmpi.launch.cluster.effects import AskQueue, Cause, Effect, LogLine, Started, StartEngines, Stopped
 from ipmpi.launch.cluster.happenings import Happening
 from ipmpi.launch.cluster.jobends import ENDS, is_near_end, time_of_day
@@ -40,9 +42,7 @@ EXPLANATION_GRACE: Final = 2.0
 controller."""
 
 JOB_GRACE: Final = 40.0
-"""Seconds from the loss of a job's engines to the batch system's report of its end. Slurm waits 30 s between
-SIGTERM
-and SIGKILL."""
+"""Seconds from the loss of a job's engines to the batch system's report of its end. Slurm kills after 30 s."""
 
 ASK_FIRST: Final = 2.0
 ASK_FACTOR: Final = 1.5
@@ -80,6 +80,7 @@ class Lifecycle:
         self._missed = False  # engines of ours may come back
         self._resubmissions = plan.resubmit
         self._restarts = Restarts(plan.restarts)
+        self._controller = ControllerEnds()
         self._tasks = 0  # unfinished tasks
         self._without_engines_until: float | None = None
         self._losses: list[str] = []
@@ -106,7 +107,7 @@ class Lifecycle:
         start = self._start_deadline if self.phase is Phase.STARTING else None
         times = (
             start, self._loss_deadline, self._end_deadline, self._ask_at, self._submit_at,
-            self._without_engines_until,
+            self._without_engines_until, self._controller.due,
         )  # fmt: skip
         return min((time for time in times if time is not None), default=None)
 
@@ -116,6 +117,8 @@ class Lifecycle:
 
     def tick(self, now: float) -> list[Effect]:
         """Handle deadlines; return the effects."""
+        if (again := self._controller.start(now)) is not None and self.phase is not Phase.OVER:
+            return [again]
         if self.phase is Phase.STARTING and self._start_deadline is not None and now >= self._start_deadline:
             return self._timed_out(now)
         ending = self.phase is Phase.RUNNING or (self.phase is Phase.STARTING and self._was_up)
@@ -139,6 +142,8 @@ class Lifecycle:
 
     def ready(self) -> list[Effect]:
         """The controller is ready."""
+        if self.controller_ready:
+            return []  # started again: engines come back by themselves
         self.controller_ready = True
         if self.plan.batch:
             self._start_deadline = None
@@ -173,18 +178,19 @@ class Lifecycle:
         if not count and not self._own:
             self._end_deadline = now + EXPLANATION_GRACE
         elif count < self._reported and self._loss_deadline is None:
-            self._loss_deadline = now + EXPLANATION_GRACE
+            self._loss_deadline = max(now + EXPLANATION_GRACE, self._controller.returns_until)
             self._patience = now + JOB_GRACE
             self._ask_soon(now)
         return []
 
-    def controller_ended(self, code: int) -> list[Effect]:
+    def controller_ended(self, code: int, now: float) -> list[Effect]:
         """The controller's process ended."""
         if not self.controller_ready:
             return self._over(1, f"The controller could not start ({how_it_ended(code)}).", Cause.CONTROLLER)
         if code == 0:
             return self._over(0, "The cluster was stopped by a client.", Cause.NOBODY)
-        return self._over(1, f"The controller ended unexpectedly ({how_it_ended(code)}).", Cause.CONTROLLER)
+        given_up = "" if self.phase is Phase.OVER else self._controller.ended(code, now)
+        return self._over(1, given_up, Cause.CONTROLLER) if given_up else []
 
     def engines_ended(
         self, title: str, code: int, left: int, now: float, chance: str = "", asked: str = ""
@@ -227,11 +233,8 @@ class Lifecycle:
         """One of several ranks has ended, and the launcher has not ended the others."""
         if self.phase is not Phase.STARTING or self._was_up:
             return []  # the controller reports the loss of a registered engine
-        reason = (
-            f"The engines could not start: one of the {self.plan.n} (process {pid}) ended before it was "
-            "registered."
-        )
-        return self._over(1, reason, Cause.ENGINES)
+        which = f"one of the {self.plan.n} (process {pid}) ended before it was registered"
+        return self._over(1, f"The engines could not start: {which}.", Cause.ENGINES)
 
     def stop_requested(self) -> list[Effect]:
         """The user has requested a stop."""
@@ -290,11 +293,8 @@ class Lifecycle:
     def job_unclear(self, why: str) -> list[Effect]:
         """The batch system did not reply. It will be asked again."""
         first, self._unclear = not self._unclear, True
-        return (
-            [LogLine(f"What becomes of job {self._job_id} is not known now: {why or 'no answer'}")]
-            if first
-            else []
-        )
+        text = f"What becomes of job {self._job_id} is not known now: {why or 'no answer'}"
+        return [LogLine(text)] if first else []
 
     def _waits(self, status: JobStatus, before: JobStatus | None, _now: float) -> list[Effect]:
         if before is not None and before.state is JobState.PENDING and before.reason == status.reason:
@@ -486,7 +486,7 @@ _JOB: Final[Mapping[tuple[Phase, JobState], _JobMeaning]] = {
 _MEANING: Final[Mapping[type, Callable[[Lifecycle, Any, float], list[Effect]]]] = {
     h.ControllerReady: lambda life, _what, _now: life.ready(),
     h.EngineCount: lambda life, what, now: life.engines(what.registered, now, *what[1:4]),
-    h.ControllerEnded: lambda life, what, _now: life.controller_ended(what.code),
+    h.ControllerEnded: lambda life, what, now: life.controller_ended(what.code, now),
     h.EnginesEnded: lambda life, what, now: life.engines_ended(
         what.title, what.code, what.left, now, what.chance, what.asked
     ),

@@ -64,6 +64,7 @@ class ClusterRecord:
         events: the same as lines of JSON.
         controller: the controller's process id; 0 if it is not on this machine.
         furl_files: role (``engine``, ``mec``, ``tc``, ``monitor``) to path.
+        journal: the controller's journal, or "".
         keeps_furls: the furls stay valid for the next start (fixed ports), so the files are kept.
         batch: name of the batch system, if engines are in jobs.
         jobs: job ids, newest last.
@@ -90,6 +91,7 @@ class ClusterRecord:
     controller: int = 0
     furl_files: dict[str, str] = field(default_factory=dict)
     keeps_furls: bool = False
+    journal: str = ""
     batch: str = ""
     jobs: list[str] = field(default_factory=list)
     job_name: str = ""
@@ -146,6 +148,11 @@ def check_name(name: str, *, new: bool = False) -> str:
 def furl_files(name: str) -> dict[str, Path]:
     """Return the furl files of a cluster by role."""
     return {role: cluster_furl_file(role, name).absolute() for role in ROLES}
+
+
+def default_journal(name: str) -> Path:
+    """Return the place of a cluster's journal if none is given."""
+    return furl_files(name)["mec"].parent / "controller.journal"
 
 
 def log_folder(name: str) -> Path:
@@ -231,8 +238,11 @@ def forget(name: str, pid: int) -> None:
         own = {str(path) for path in furl_files(name).values()}
         for path in own & set(record.furl_files.values()):
             Path(path).unlink(missing_ok=True)
+        folder = furl_files(name)["mec"].parent
+        for side in ("client", "engine"):
+            (folder / f"ipcontroller-{side}.pem").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            furl_files(name)["mec"].parent.rmdir()
+            folder.rmdir()
     (records_dir() / f"{name}.json").unlink(missing_ok=True)
 
 

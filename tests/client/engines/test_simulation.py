@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ipmpi.client.engines import simulation
+from ipmpi.client.engines import programs, simulation
 from ipmpi.errors import ClientError, CompositeError, RemoteExit
 from ipmpi.protocol.inquiries import RankStep
 
@@ -19,16 +19,16 @@ def client(*engines: tuple[int, int, str]) -> Any:
 
 
 def test_the_only_program_is_found_beside_engines() -> None:
-    assert simulation._find(client((0, 1, ""), (1, 2, "a.py"), (2, 2, "a.py")), "", 0.0) == ("a.py", [1, 2])
+    assert programs.find(client((0, 1, ""), (1, 2, "a.py"), (2, 2, "a.py")), "", 0.0) == ("a.py", [1, 2])
 
 
 def test_without_a_program_it_says_what_to_do() -> None:
     with pytest.raises(
         ClientError, match=r"no program is attached to this controller.*mpirun -n 4 python app\.py"
     ):
-        simulation._find(client((0, 1, "")), "", 0.0)
+        programs.find(client((0, 1, "")), "", 0.0)
     with pytest.raises(ClientError, match=r"no program called 'b\.py' is attached"):
-        simulation._find(client((0, 1, "a.py")), "b.py", 0.0)
+        programs.find(client((0, 1, "a.py")), "b.py", 0.0)
 
 
 def test_of_several_one_is_chosen_by_name() -> None:
@@ -36,8 +36,8 @@ def test_of_several_one_is_chosen_by_name() -> None:
     with pytest.raises(
         ClientError, match=r"2 programs are attached .*\(a\.py, b\.py\).*simulation\(program='a\.py'\)"
     ):
-        simulation._find(both, "", 0.0)
-    assert simulation._find(both, "b.py", 0.0) == ("b.py", [1])
+        programs.find(both, "", 0.0)
+    assert programs.find(both, "b.py", 0.0) == ("b.py", [1])
 
 
 def test_it_says_for_which_ranks_others_hold() -> None:

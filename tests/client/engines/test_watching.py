@@ -13,7 +13,7 @@ import pytest
 from ipmpi.client.engines import watching
 from ipmpi.client.engines.watching import KEPT, Sample, Watch
 from ipmpi.client.session.presence import Presence
-from ipmpi.errors import ClientError
+from ipmpi.errors import ClientError, EngineLost
 from ipmpi.protocol.steering import Watched
 
 
@@ -25,7 +25,7 @@ class Stage:
         self.presence.update([3, 4], [])
         self.presence.watch(7)
         self.stopped: list[int] = []
-        self.watch = Watch(self.presence, 7, 3, "residual", lambda: self.stopped.append(7))
+        self.watch = Watch(self.presence, 7, [3], "residual", lambda: self.stopped.append(7))
 
     def tells(self, *values: float, first: int = 1) -> None:
         """The program tells these values."""
@@ -120,3 +120,37 @@ def test_a_figure_in_a_notebook_is_replaced(stage: Stage, monkeypatch: pytest.Mo
     assert len(shown) == 2
     (line,) = shown[0].axes[0].lines
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2, 3], [0.5, 0.25, 0.125])
+
+
+@pytest.mark.parametrize(
+    ("name", "every", "reduce", "words"),
+    [
+        (3, 1, None, "name, of a published value, must be"),
+        ("T" * 256, 1, None, "name, of a published value,"),
+        ("T", 0, None, "every, a number of steps,"),
+        ("T", 1.5, None, "every, a number of steps,"),
+        ("T", 1 << 50, None, "every, a number of steps,"),
+        ("T", 1, "median", "reduce must be one of 'max', 'min', 'sum', 'mean' or None: 'median'"),
+        ("T", 1, 3, "reduce must be one of"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused_here(name: Any, every: Any, reduce: Any, words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        watching.checked(name, every, reduce)
+
+
+def test_a_watch_that_the_program_cannot_begin_says_why(stage: Stage) -> None:
+    stage.presence.watched(Watched(7, [], [], "the program has published no 'residual'"))
+    with pytest.raises(ClientError, match="the program has published no 'residual'"):
+        stage.watch.wait_until_begun()
+    assert list(stage.watch) == []
+
+
+def test_a_watch_begins_before_its_first_value_or_with_it(stage: Stage) -> None:
+    stage.tells(0.5)
+    stage.presence.watched(Watched(7, [], []))
+    stage.watch.wait_until_begun()
+    assert next(stage.watch) == (1, 0.5)
+    stage.presence.update([], [3])
+    with pytest.raises(EngineLost, match="the program has ended before it could begin to tell residual"):
+        stage.watch.wait_until_begun()

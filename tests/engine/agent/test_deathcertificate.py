@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from ipmpi import limits
-from ipmpi.crashreport import ABORT
 from ipmpi.engine.agent.deathcertificate import (
     Evidence,
     MemoryFacts,
@@ -17,6 +16,7 @@ from ipmpi.engine.agent.deathcertificate import (
     command_in_words,
     last_lines,
 )
+from ipmpi.exits import ABORT
 from ipmpi.protocol import messages as m, operations
 from ipmpi.protocol.mpicalls import MpiCall
 

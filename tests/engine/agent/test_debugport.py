@@ -11,7 +11,7 @@ import pytest
 from ipmpi.engine.agent.debugport import DebugPort
 from ipmpi.engine.rank.controlblock import DEBUGGER, DEBUGGER_HEARD, ControlBlock
 from ipmpi.protocol import messages as m, rankmessages as rm
-from ipmpi.transport.bytestream import stream_pair
+from ipmpi.transport.packets import stream_pair
 
 
 class Stage:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ipmpi.engine.session.ipythonlines import IPythonLines, described
+from ipmpi.engine.session.descriptions import described
+from ipmpi.engine.session.ipythonlines import IPythonLines
 from ipmpi.engine.session.namespace import Namespace
 from ipmpi.protocol.operations import Execute
 

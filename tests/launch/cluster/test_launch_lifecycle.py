@@ -48,7 +48,7 @@ def test_a_client_that_stops_everything_is_no_failure() -> None:
     assert lifecycle.engines(2, 10) == []
     assert lifecycle.engines(0, 10) == []
     assert lifecycle.engines_ended("mpiexec", 0, 0, 10) == []
-    assert lifecycle.controller_ended(0) == [Stopped(0, "The cluster was stopped by a client.", Cause.NOBODY)]
+    assert lifecycle.controller_ended(0, 10) == [Stopped(0, "The cluster was stopped by a client.", Cause.NOBODY)]
 
 
 def test_engines_that_ended_while_the_controller_lives_are_a_failure_after_a_grace() -> None:
@@ -96,7 +96,7 @@ def test_a_launcher_that_fails_by_chance_gets_one_more_try() -> None:
 
 @pytest.mark.parametrize(("code", "words"), [(1, "exit code 1"), (-9, "killed by SIGKILL"), (0, "exit code 0")])
 def test_a_controller_that_cannot_start(code: int, words: str) -> None:
-    (over,) = Lifecycle(Plan(4, 60), now=0).controller_ended(code)
+    (over,) = Lifecycle(Plan(4, 60), now=0).controller_ended(code, 1)
     assert over == Stopped(1, f"The controller could not start ({words}).", Cause.CONTROLLER)
 
 
@@ -110,7 +110,7 @@ def test_one_rank_that_ends_while_starting_is_the_end() -> None:
 def test_only_the_first_end_counts() -> None:
     lifecycle = running()
     assert lifecycle.stop_requested() == [Stopped(0, "", Cause.NOBODY)]
-    assert lifecycle.controller_ended(1) == []
+    assert lifecycle.controller_ended(1, 10) == []
     assert lifecycle.engines_ended("mpiexec", 1, 0, 5) == []
     assert lifecycle.deadline() is None
 

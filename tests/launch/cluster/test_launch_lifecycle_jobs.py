@@ -169,7 +169,7 @@ def test_a_client_that_stops_everything_is_no_failure_of_the_job() -> None:
     story = Story().running()
     story.count(0)
     story.job(JobState.ENDED, outcome="failed")
-    assert story.life.controller_ended(0) == [Stopped(0, "The cluster was stopped by a client.", Cause.NOBODY)]
+    assert story.life.controller_ended(0, 10) == [Stopped(0, "The cluster was stopped by a client.", Cause.NOBODY)]
 
 
 @pytest.mark.parametrize("state", [JobState.PENDING, JobState.RUNNING])

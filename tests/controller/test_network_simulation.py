@@ -1,0 +1,168 @@
+"""Controller, journal, clients and engine sets over a network that fails: a million simulated steps.
+
+A seed says all that happens. A violation tells how to play it again::
+
+    IPMPI_SIMULATION_SEED=137 pytest tests/controller/test_network_simulation.py
+
+``IPMPI_SIMULATED_STEPS`` is the number of steps; ``make soak`` makes ten million.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ipmpi.client.tasks import submitter
+from ipmpi.controller.taskjournal import TaskJournal
+from ipmpi.protocol.connection import Connection
+from ipmpi.protocol.outbox import Outbox
+from tests.controller.journal_stage import JournalStage
+from tests.controller.network_stage import NetworkStage
+from tests.controller.test_taskjournal import check
+from tests.figures import report
+
+TURNS = 2_500
+STEPS = int(os.environ.get("IPMPI_SIMULATED_STEPS", "1000000"))
+SEED = os.environ.get("IPMPI_SIMULATION_SEED", "")
+PARTS = 10
+
+pytestmark = pytest.mark.timeout(60 + STEPS // 4_000)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitter, "time", JournalStage.clock)
+
+
+def play(seed: int) -> NetworkStage:
+    """Let clients submit tasks while all kinds of things fail; check what must hold at the end."""
+    stage = NetworkStage(seed)
+    try:
+        _play(stage)
+    except Exception as error:
+        error.add_note(
+            f"at step {stage.steps} of seed {seed}; to play it again:\n"
+            f"    IPMPI_SIMULATION_SEED={seed} pytest tests/controller/test_network_simulation.py"
+        )
+        raise
+    return stage
+
+
+def _play(stage: NetworkStage) -> None:
+    chance = stage.random.random
+    number = 0
+    parents: list[Any] = []
+    for _ in range(TURNS):
+        if chance() < 0.1:
+            client = stage.random.choice(stage.clients)
+            fails = "!" if chance() < 0.1 else ""
+            after = []
+            mine = [ref for key, ref in parents[-20:] if key is client]
+            if mine and chance() < 0.2:
+                after = [stage.random.choice(mine)]
+            name = f"{stage.clients.index(client)}.{number}{fails}".encode()
+            client.submit(name, after)
+            parents.append((client, client.tasks[name][0]))
+            number += 1
+        stage.turn()
+    stage.settle()
+    check(stage)
+
+
+def played(seeds: range) -> tuple[int, Counter[str], int]:
+    steps, faults, tasks = 0, Counter[str](), 0
+    for seed in seeds:
+        stage = play(seed)
+        steps += stage.steps
+        faults += stage.faults
+        tasks += sum(len(client.tasks) for client in stage.clients)
+    return steps, faults, tasks
+
+
+@pytest.mark.skipif(bool(SEED), reason="one seed is played again")
+@pytest.mark.parametrize("part", range(PARTS))
+def test_nothing_that_is_promised_is_broken(part: int) -> None:
+    """Acknowledged: never lost. Recorded: once. Messages: in order, once. Each wait ends."""
+    each = -(-STEPS // (TURNS * PARTS))
+    steps, faults, tasks = played(range(part * each, (part + 1) * each))
+    assert steps >= STEPS // PARTS
+    assert min(faults[what] for what in ("links cut", "dialled beside a link", "half-open", "kills")) > 0
+    report("simulation", steps=steps, tasks=tasks, **{what.replace(" ", "_"): n for what, n in faults.items()})
+
+
+@pytest.mark.skipif(not SEED, reason="IPMPI_SIMULATION_SEED names a seed")
+def test_one_seed_again() -> None:
+    play(int(SEED))
+
+
+def test_a_seed_says_all_that_happens() -> None:
+    first, second = play(1), play(1)
+    assert (first.steps, first.faults, first.runs) == (second.steps, second.faults, second.runs)
+
+
+# --- planted bugs ----------------------------------------------------------------------------------------------
+
+
+def dropped_acknowledgement(patch: pytest.MonkeyPatch) -> None:
+    """What arrives is never acknowledged."""
+    patch.setattr(Connection, "owes_acknowledgement", property(lambda self: False))
+
+
+def acknowledged_too_early(patch: pytest.MonkeyPatch) -> None:
+    """A frame is forgotten although only a part of it has arrived."""
+    right = Outbox.acknowledge
+    patch.setattr(Outbox, "acknowledge", lambda self, received: right(self, min(received + 1, self.sent)))
+
+
+def accepted_too_early(patch: pytest.MonkeyPatch) -> None:
+    """Tasks are accepted before they are on the disk."""
+    patch.setattr(TaskJournal, "_commit", lambda self: self._submitted.clear() or True)
+
+
+def recorded_twice(patch: pytest.MonkeyPatch) -> None:
+    """An end is written two times."""
+    right = TaskJournal._note_ends
+
+    def wrong(self: TaskJournal, effects: Any) -> Any:
+        found = right(self, effects)
+        for rows in self._ends.values():
+            rows.append(rows[0])
+        return found
+
+    patch.setattr(TaskJournal, "_note_ends", wrong)
+
+
+def lost_wake_up(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks again when the time has come."""
+    patch.setattr(TaskJournal, "next_deadline", lambda self: None)
+
+
+def sent_again_without_looking(patch: pytest.MonkeyPatch) -> None:
+    """A new link begins with all that was not acknowledged, whatever the peer says that it has."""
+    right = Connection.resume
+    patch.setattr(Connection, "resume", lambda self, received: right(self, self._outbox._acknowledged))
+
+
+def told_twice(patch: pytest.MonkeyPatch) -> None:
+    """Results that come again in the turn in which their client is back are told again (this was a real one)."""
+    patch.setattr(TaskJournal, "_only_lacked", lambda self, effects: list(effects))
+
+
+PLANTED: list[Callable[[pytest.MonkeyPatch], None]] = [
+    dropped_acknowledgement, acknowledged_too_early, accepted_too_early, recorded_twice, lost_wake_up,
+    sent_again_without_looking, told_twice,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(Exception) as found:  # noqa: PT011 - each kind shows itself in its way
+        played(range(60))
+    assert any("IPMPI_SIMULATION_SEED=" in note for note in found.value.__notes__)
