@@ -164,5 +164,6 @@ def test_a_planted_bug_is_found(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(Exception) as found:  # noqa: PT011 - each kind shows itself in its way
-        played(range(60))
+        # Both have to happen in one turn, in about one seed of a hundred.
+        played(range(120, 180) if plant is told_twice else range(60))
     assert any("IPMPI_SIMULATION_SEED=" in note for note in found.value.__notes__)

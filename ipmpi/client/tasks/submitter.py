@@ -421,7 +421,6 @@ class TaskSubmitter:
     def go_on(self) -> None:
         """The controller was started again: send what it may not have, and say which ends are lacking."""
         self._has_said_who = False
-        self._say_who()
         for known in self._functions.values():
             known.is_sent = False
         lacking: list[tuple[int, bytes]] = []
@@ -430,6 +429,7 @@ class TaskSubmitter:
             if not group.sent or group.lacks is None:
                 continue
             if group.copy is not None or group.segments is not None:
+                self._say_who()
                 for definition in group.terms.definitions:
                     self._define(definition, self._functions[definition.key])
                 if group.segments is not None:
