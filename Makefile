@@ -2,6 +2,7 @@
 #
 #   make demo    a cluster of 4 ranks on an MPI of its own, and three computations that check themselves
 #   make test    all tests, with Open MPI and with MPICH        (PYTEST_ARGS="-k furl -x" to choose)
+#   make soak    the long forms of tests, some hours; a table and soak.json    (SOAK="partitions rank-kills" to choose)
 #   make lint    ruff, mypy --strict, shellcheck where it is installed
 #   make docs    docs/_build/html/index.html
 #   make jobscripts   the job scripts for editing by hand, from their templates
@@ -20,7 +21,7 @@ SOURCES := $(shell find ipmpi jobscripts -type f ! -path '*/__pycache__/*' 2>/de
 
 export PIP_ROOT_USER_ACTION = ignore
 
-.PHONY: help demo test lint docs jobscripts clean python
+.PHONY: help demo test soak lint docs jobscripts clean python
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -58,6 +59,10 @@ test: .venv-test/stamp .venv-mpich/stamp
 	@$(PYTEST) -n $(TESTS_AT_ONCE) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS); code=$$?; \
 	 if [ $$code = 1 ]; then echo "test: once more, one by one, what has failed"; \
 	 $(PYTEST) --last-failed --last-failed-no-failures none $(PYTEST_ARGS); else exit $$code; fi
+
+SOAK ?=
+soak: .venv-test/stamp .venv-mpich/stamp
+	@IPMPI_MPICH_PYTHON=$(CURDIR)/.venv-mpich/bin/python .venv-test/bin/python -m tests.soak $(SOAK)
 
 lint: .venv-test/stamp
 	@.venv-test/bin/ruff check .

@@ -122,8 +122,8 @@ def test_sessions_run_as_shown(
             need(f"no {library}; pip install {library}", importlib.util.find_spec(library))
     monkeypatch.setenv("IPYTHONDIR", str(four_engines))
     # What a page has its reader save in the current folder is there.
-    for program in (DOCS / page.stem).glob("*.py"):
-        shutil.copy(program, tmp_path)
+    for program in re.findall(r"literalinclude:: (\S+\.py)$", page.read_text("utf-8"), re.MULTILINE):
+        shutil.copy(page.parent / program, tmp_path)
     monkeypatch.chdir(tmp_path)
     with MultiEngineClient() as mec:
         mec.reset()

@@ -269,6 +269,7 @@ static int may_attach(MPI_Comm comm)
     if (yes) return 0;
     MPI_Query_thread(&level);
     if (level >= MPI_THREAD_SERIALIZED) all_did(comm, 1, &yes); /* others may have come in their main threads */
+    state = FAILED;
     return refused("ipmpi_attach was called in another thread than the one that has called MPI_Init");
 }
 

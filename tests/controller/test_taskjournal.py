@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 import pytest
 
@@ -10,7 +11,8 @@ from ipmpi.client.tasks import submitter
 from ipmpi.controller.farm.recovery import FarmRecovery
 from ipmpi.controller.namedtasks import NamedTasks
 from ipmpi.controller.taskjournal import TaskJournal
-from ipmpi.errors import ClientError
+from ipmpi.errors import ClientError, JournalDamaged
+from ipmpi.journal.rows import Change
 from tests.controller.journal_stage import Ending, JournalStage, SimulatedClient
 
 TURNS = 1500
@@ -192,6 +194,34 @@ def test_a_result_that_comes_again_in_the_turn_in_which_its_client_is_back_is_to
     stage.deliver_all()
     stage.settle()
     check(stage)
+
+
+def test_a_task_that_was_refused_and_is_in_the_journal_nevertheless_does_not_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A sync that fails may have been done: nobody knows, until the controller is started again."""
+    stage = JournalStage(1, clients=1)
+    (client,) = stage.clients
+    stage.deliver_all()
+    write = stage.store.commit
+
+    def fails(changes: Sequence[Change]) -> None:
+        write(changes)
+        raise JournalDamaged("the disk has failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.store, "commit", fails)
+        client.submit(b"refused")
+        stage.deliver_all()
+    assert client.tasks[b"refused"][1].heard == [("JournalDamaged", "the disk has failed")]
+    assert stage.store.contents.groups
+    stage.kill()
+    for each in (*stage.sets, client):
+        stage.connect(each)
+    client.submit(b"next")
+    stage.settle()
+    assert client.tasks[b"next"][1].heard == [("ok", b"next")]
+    assert not stage.runs[b"refused"]
 
 
 def test_a_session_that_ends_is_not_the_return_of_its_set() -> None:

@@ -15,7 +15,7 @@ import pytest
 from ipmpi.launch.processes.mpi import find_mpi
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-NAMES = ("farm", "heat", "spmd", "steering")
+NAMES = ("farm", "heat", "plate", "spmd", "steering")
 SECONDS = 60
 """For one notebook, on a machine that is busy with other tests; alone it takes less than 10 s."""
 
@@ -135,6 +135,18 @@ def test_a_program_is_steered(run: Callable[[str], list[Any]]) -> None:
     outputs = run("steering")  # which looks at fields and energy itself
     shown = text(outputs)
     assert re.search(r"\('set', \d+\)", shown), "the drag is in the record"
+    assert pictures(outputs) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+@pytest.mark.timeout(SECONDS)
+def test_a_plate_is_heated(run: Callable[[str], list[Any]]) -> None:
+    outputs = run("plate")  # which compares the plate with that of one process
+    shown = text(outputs)
+    assert "('heat.py', 4, 1.0)" in shown
+    assert "((64, 64), dtype('float64'))" in shown
+    assert "['execute', 'execute', 'set']" in shown
     assert pictures(outputs) == 1
 
 

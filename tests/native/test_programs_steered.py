@@ -17,8 +17,9 @@ from ipmpi.errors import CompositeError
 INTEGRATION = Path(__file__).resolve().parents[1] / "integration"
 sys.path.insert(0, str(INTEGRATION))
 from heatsolution import field, solution  # noqa: E402 - beside this file
+from platenotebook import run_plate  # noqa: E402 - beside this file
 from real_clusters import Cluster, Flavour  # noqa: E402 - found through the line above
-from toolchains import EXAMPLES, Toolchain, checked  # noqa: E402 - beside this file
+from toolchains import EXAMPLES, ROOT, Toolchain, checked  # noqa: E402 - beside this file
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -89,6 +90,21 @@ def test_a_change_in_flight_is_as_if_it_had_been_programmed(heat: list[Any], con
     changed_at, ended_at = int(found[2]), int(found[3])
     assert int(found[1]) == changed_at == ended_at - 40
     assert np.array_equal(field(controller.home / "T.bin"), solution(ended_at, changed_at, 0.5))
+
+
+@pytest.mark.parametrize("heat", ["c", "fortran"], indirect=True)
+def test_the_notebook_steers_each_language(
+    heat: list[Any], controller: Cluster, need: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the pages, which steers the program in Python there."""
+    ranks = heat.pop(0)
+    program = launch(controller, heat[0], ranks, *heat[1:], FOR_EVER)
+    monkeypatch.setenv("IPYTHONDIR", str(controller.home))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    shown = run_plate(need, controller.home)
+    assert program.wait(ENDS_WITHIN) == 0, controller.output()
+    plate = "((64, 64), dtype('float64'))"
+    assert shown == [f"('heat', {ranks}, 1.0)", plate, "picture", "['execute', 'execute', 'set']"]
 
 
 def test_with_mpich_too_and_a_record_repeats_the_run(

@@ -149,3 +149,13 @@ def test_cmake_finds_the_package_and_builds_c_and_fortran(
     for name in ("heat_c", "heat_fortran"):
         debian.run(2, build / name, 50, f"{name}.bin", home=tmp_path)
         assert np.allclose(field(tmp_path / f"{name}.bin"), solution(50), rtol=1e-12, atol=0)
+
+
+def test_a_rank_that_attaches_in_a_thread_does_not_keep_the_others_waiting(
+    toolchain_named: Callable[[str], Toolchain], tmp_path: Path
+) -> None:
+    chain = toolchain_named("debian")
+    program = chain.c(Path(__file__).with_name("one_in_a_thread.c"), tmp_path / "one", "-pthread")
+    said = chain.run(3, program, home=tmp_path)
+    sentence = "ipmpi_attach was called in another thread than the one that has called MPI_Init"
+    assert said == f"ipmpi: {sentence}; the program goes on\n"

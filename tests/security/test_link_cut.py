@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -20,11 +21,15 @@ from ipmpi import furl, limits
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import CompositeError, ConnectionError
 from ipmpi.furl import Furl
+from tests.figures import report
 from tests.security.cluster import LOOPBACK, ROOT, Controller, controller, engines, wait_until
 from tests.security.relay import Relay
 from tests.security.wire import register
 
-pytestmark = [pytest.mark.timeout(90)]
+CUT_STEP = int(os.environ.get("IPMPI_LINK_CUT_STEP", "250"))
+"""Bytes from one cut to the next; 1 is the long form."""
+
+pytestmark = [pytest.mark.timeout(90 + 4_000 // CUT_STEP)]
 
 
 def random_budget(seed: int, lowest: int, highest: int) -> Callable[[], tuple[int, bool]]:
@@ -87,13 +92,49 @@ def test_cut_at_any_moment_of_the_handshake_of_a_resumption(
     # Cut sixteen times in a row, the dialler would wait longer and longer, past its lease.
     monkeypatch.setattr(limits, "RECONNECT_FIRST", 0.01)
     monkeypatch.setattr(limits, "RECONNECT_FACTOR", 1.0)
-    budgets = iter([20_000, *range(0, 4_000, 250)])
+    cuts = [20_000, *range(0, 4_000, CUT_STEP)]
+    budgets = iter(cuts)
     with cut_cluster(tmp_path, "mec", lambda: (next(budgets, -1), True)) as (mec, relay, _):
-        text = "x" * 100
-        for i in range(200):
-            mec.execute(f"i = {i}; s = '{text}'")
-        assert mec.pull("i") == [199]
-        assert relay.cuts >= 10
+        mec.execute("seen = []")
+        count = 0
+        while count < 200 or relay.connections < len(cuts):
+            mec.execute(f"seen.append({count}); s = '{'x' * 100}'")
+            count += 1
+        assert mec.pull("seen") == [list(range(count))]
+        assert relay.cuts >= len(cuts) // 2
+        report("links cut at each byte", cuts=relay.cuts, commands=count, lost=0, repeated=0)
+
+
+def test_each_connection_comes_twice(tmp_path: Path) -> None:
+    """Somebody on the way makes each connection a second time, with the same bytes: that one gets nowhere."""
+    with (
+        controller(tmp_path) as running,
+        Relay(running.address("mec"), twins=True) as relay,
+        engines(tmp_path, 1),
+        MultiEngineClient(str(through(relay, running, "mec"))) as mec,
+    ):
+        running.wait_engines(1)
+        mec.execute("seen = []")
+        for number in range(50):
+            mec.execute(f"seen.append({number})")
+        assert mec.pull("seen") == [list(range(50))]
+        assert relay.connections == 1
+
+
+def test_a_slow_network_loses_nothing(tmp_path: Path) -> None:
+    """Each piece of data takes 50 ms; commands do not wait for each other."""
+    with (
+        controller(tmp_path) as running,
+        Relay(running.address("mec"), delay=0.05) as relay,
+        engines(tmp_path, 1),
+        MultiEngineClient(str(through(relay, running, "mec"))) as mec,
+    ):
+        running.wait_engines(1)
+        mec.execute("seen = []")
+        pending = [mec.execute(f"seen.append({number})", block=False) for number in range(200)]
+        for result in pending:
+            result.get_result(timeout=60)
+        assert mec.pull("seen") == [list(range(200))]
 
 
 def test_engine_that_is_cut_in_its_handshake_dials_again(tmp_path: Path) -> None:

@@ -34,6 +34,15 @@ def test_every_promise_names_a_test() -> None:
     assert not [row.splitlines()[0] for row in rows if not NAMED.search(row)]
 
 
+def test_every_attack_of_the_list_has_a_row() -> None:
+    """S1 to S37, each with a test, or why it is not run here."""
+    text = (ROOT / "docs" / "security.rst").read_text(encoding="utf-8")
+    table = text.partition("Attacks that were tried")[2].partition("Promises and their tests")[0]
+    rows = dict(re.findall(r"^   \* - (S\d+)\n((?:     .*\n)+)", table, re.MULTILINE))
+    assert list(rows) == [f"S{number}" for number in range(1, 38)]
+    assert not [name for name, row in rows.items() if not NAMED.search(row) and "Not run" not in row]
+
+
 def test_every_test_of_this_folder_is_named() -> None:
     """A test that attacks something stands for a promise; twins that show that a test can fail need no line."""
     files = {file for file, _ in named_tests()}
