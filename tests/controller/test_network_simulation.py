@@ -163,5 +163,6 @@ def test_a_planted_bug_is_found(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(Exception) as found:  # noqa: PT011 - each kind shows itself in its way
-        played(0, 200_000)
+        # What has to happen in one turn for the last one does so in about one seed of a hundred.
+        played(120 if plant is told_twice else 0, 200_000)
     assert any("IPMPI_SIMULATION_SEED=" in note for note in found.value.__notes__)
