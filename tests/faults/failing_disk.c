@@ -1,12 +1,14 @@
 /* A disk that fails: preloaded, it lets calls that write to chosen files fail, from the n-th on, so many times.
  *
  * Files are chosen by a part of their path. Wall-clock time can be shifted as well. A test controls this in its own
- * process: disk_files, disk_fail, disk_calls, clock_shift.
+ * process: disk_files, disk_fail, disk_calls, clock_shift. For another process: IPMPI_DISK_FILES is the part of the
+ * path, and calls fail with IPMPI_DISK_ERRNO while there is a file IPMPI_DISK_FAILS.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
 #include <time.h>
@@ -15,6 +17,18 @@
 static char part[256];
 static long at, times, calls, shift;
 static int number;
+static const char *switch_file;
+
+__attribute__((constructor)) static void settings(void)
+{
+    const char *files = getenv("IPMPI_DISK_FILES"), *error = getenv("IPMPI_DISK_ERRNO");
+
+    switch_file = getenv("IPMPI_DISK_FAILS");
+    if (files)
+        strncpy(part, files, sizeof part - 1);
+    if (error)
+        number = atoi(error);
+}
 
 void disk_files(const char *name) { strncpy(part, name, sizeof part - 1); }
 
@@ -40,6 +54,8 @@ static int fails(int fd)
     if (!strstr(path, part))
         return 0;
     calls++;
+    if (switch_file)
+        return access(switch_file, F_OK) == 0;
     return number && calls >= at && calls < at + times;
 }
 

@@ -9,10 +9,8 @@ import ast
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +23,6 @@ ROOT = HERE.parent.parent
 STEP = int(os.environ.get("IPMPI_DISK_STEP", "7"))
 
 pytestmark = pytest.mark.timeout(120 + 400 // STEP)
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory, need: Callable[[str, object], None]) -> Path:
-    """The library to preload."""
-    need("no gcc", shutil.which("gcc"))
-    path = tmp_path_factory.mktemp("disk") / "disk.so"
-    source = HERE / "failing_disk.c"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-o", path, source, "-ldl"], check=True)
-    return path
 
 
 def with_library(library: Path, *arguments: str, timeout: float = 300) -> str:

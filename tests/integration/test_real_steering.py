@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from ipmpi.client import MultiEngineClient, ProgramMonitor, Simulation
-from ipmpi.errors import ClientError, CommandTimeout, CompositeError, EngineLost, FurlError
+from ipmpi.errors import ClientError, CommandTimeout, CompositeError, ConnectionError, EngineLost, FurlError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from real_clusters import Cluster, Flavour, free_port, is_running, wait_for
@@ -404,3 +405,55 @@ def test_a_node_agent_below_the_root_is_killed(
     alone = re.findall(r"rank [24] and others on .* is not steered any more \(the agent .* is gone\)", said)
     assert len(alone) == paused, "a rank that runs has no need to look"
     os.killpg(program.pid, signal.SIGTERM)
+
+
+def test_a_program_that_ends_while_it_is_paused_or_makes_steps(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = new_cluster(flavour_named("openmpi"))
+    program = launch(cluster, 2, 1_000_000, 0.003)
+    cluster.wait_for_engines(2)
+    sim = cluster.mec().simulation()
+    watch = sim.watch("residual")
+    sim.pause()
+    os.killpg(program.pid, signal.SIGKILL)
+    program.wait(30)
+    cluster.wait_for_engines(0)
+    for what in (sim.resume, sim.step, sim.checkpoint, lambda: sim.change({"nu": 0.1}), lambda: sim.is_paused):
+        with pytest.raises(EngineLost, match=r"program steered_program\.py has ended, or is not steered any more"):
+            what()
+    assert len(list(watch)) < 1_000, "it ends"
+    assert sim.has_ended
+    assert wait_for(lambda: not cluster.agents(), 30)
+    # Steps that do not come any more.
+    program = launch(cluster, 2, 300, 0.02)
+    cluster.wait_for_engines(2)
+    sim = cluster.mec().simulation()
+    with pytest.raises(EngineLost, match=r"program steered_program\.py has ended(, or| before step)"):
+        sim.step(1_000)
+    assert program.wait(30) == 0
+    assert final(cluster, 1)[1] == 300
+
+
+def test_a_controller_that_is_killed_during_pause(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    """The call ends with an error, and the program goes on by itself, to its end."""
+    cluster = new_cluster(flavour_named("openmpi"))
+    program = launch(cluster, 2, 6, 4)
+    cluster.wait_for_engines(2)
+    sim = cluster.mec().simulation()
+    killed = threading.Timer(0.2, cluster.controller.kill)
+    killed.start()
+
+    def pause_and_resume() -> None:
+        while True:  # nearly all of the time, it waits for ranks to end their steps
+            sim.pause()
+            sim.resume()
+
+    with pytest.raises(ConnectionError, match="controller"):
+        pause_and_resume()
+    killed.join()
+    cluster.controller.wait()
+    assert program.wait(90) == 0
+    assert final(cluster)[1] == 6

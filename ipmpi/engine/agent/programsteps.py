@@ -12,6 +12,7 @@ from ...transport.loop import Loop, Timer
 from ..rank.controlblock import LABEL, PAUSED, STEP
 from . import programranks
 from .agreement import Agreement, Stage
+from .deliveries import for_ranks
 from .localrank import LocalRank
 from .peeragent import PeerAgent
 
@@ -125,11 +126,20 @@ class ProgramSteps:
         self._look_whether_done()
 
     def _give(self, waiting: Waiting) -> None:
+        """Give a command to all ranks that it is for, or to none: they may wait for each other in it."""
         message = waiting.message
-        self._tree.give(*waiting)
-        there = set(self._tree.local)
+        there = set(self.ranks())
         there.update(rank for peer in self._tree.children for rank in peer.ranks)
-        self.answered(message.id, [rank for rank in message.ranks if rank not in there])
+        gone = [rank for rank in message.ranks if rank not in there]
+        left = [rank for rank in message.ranks if rank in there]
+        if gone and left:
+            text = f"{ranks_named(gone)} left the program before this began, so no rank has performed it"
+            outcome = operations.encode(operations.Failed("EngineLost", text, f"EngineLost: {text}\n"))
+            self._tree.refuse(for_ranks(message, left), waiting.stream, outcome)
+            self.answered(message.id, message.ranks)
+            return
+        self._tree.give(*waiting)
+        self.answered(message.id, gone)
 
     def all_hold(self) -> None:
         """See :class:`~ipmpi.engine.agent.agreement.Neighbours`."""

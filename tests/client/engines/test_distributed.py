@@ -376,6 +376,25 @@ def test_a_picture_needs_no_more_elements_than_it_has_pixels(axes: Any) -> None:
     assert len(axes.lines) == 4
 
 
+def test_a_million_points_of_64_ranks_are_those_of_one_array(axes: Any) -> None:
+    """Blocks in a grid of 8 times 8, with what belongs to neighbours at their sides."""
+    whole = np.random.default_rng(1).random((1000, 1000))
+    padded = np.pad(whole, 1)
+    blocks = itertools.product(range(0, 1000, 125), repeat=2)
+    engines = Engines({n: {"T": padded[row : row + 127, col : col + 127]} for n, (row, col) in enumerate(blocks)})
+    array = engines.array(grid=(8, 8), halo=1)
+    stats, largest = array.stats(), array.max()
+    assert (stats.count, stats.mean) == (1_000_000, pytest.approx(whole.mean()))
+    assert largest.position == np.unravel_index(whole.argmax(), whole.shape)
+    assert largest.value == whole.max()
+    row, col = largest.position
+    assert largest.engine == row // 125 * 8 + col // 125
+    np.testing.assert_array_equal(array[100:900:7, -3::-125], whole[100:900:7, -3::-125])
+    array.plot(axes)
+    [image] = axes.images
+    np.testing.assert_array_equal(image.get_array(), whole[::3, ::3])
+
+
 def test_lines_and_slices_are_drawn(axes: Any) -> None:
     Engines({n: {"T": np.arange(300.0)} for n in range(4)}).array().plot(axes, ranks=True)
     line, *borders = axes.lines

@@ -10,7 +10,7 @@ import pytest
 
 from ipmpi.engine.agent.programsteps import ProgramSteps
 from ipmpi.engine.rank.controlblock import PAUSED, STEP
-from ipmpi.protocol import messages as m, rankmessages as rm
+from ipmpi.protocol import messages as m, operations, rankmessages as rm
 
 
 class Clock:
@@ -49,6 +49,7 @@ class Tree:
         self.loop = Clock()
         self.children: list[Any] = []
         self.given: list[int] = []
+        self.refused: list[tuple[list[int], str]] = []
         self.goes_on = True
         self.steps = ProgramSteps(self, True, 60.0, lambda text: None)  # type: ignore[arg-type]
         self.local: Any = {rank: self._rank(rank) for rank in range(ranks)}
@@ -70,8 +71,10 @@ class Tree:
     def give(self, message: m.Dispatch, _body: Sequence[Any], _stream: int) -> None:
         self.given.append(message.id)
 
-    def refuse(self, _message: m.Dispatch, _stream: int, outcome: bytes) -> None:
-        raise AssertionError(outcome)
+    def refuse(self, message: m.Dispatch, _stream: int, outcome: bytes) -> None:
+        failed = operations.decode_outcome(outcome)
+        assert isinstance(failed, operations.Failed)
+        self.refused.append((list(message.ranks), f"{failed.type_name}: {failed.text}"))
 
     def send_up(self, message: object, _body: Sequence[Any] = ()) -> None:
         raise AssertionError(message)
@@ -149,3 +152,18 @@ def test_commands_of_ranks_that_are_gone_do_not_end_the_round_of_others(tree: Tr
     at = tree.tick
     tree.loop.advance(0.02)
     assert tree.local[0].words[STEP] == 2 * at + 1, "all ranks hold while the other one runs"
+
+
+def test_a_command_of_which_a_rank_has_gone_meanwhile_is_performed_by_nobody(tree: Tree) -> None:
+    """The others would wait for it there, or be changed where it is not."""
+    tree.command(1)
+    tree.command(2, 0)
+    del tree.local[1]  # the end of its agent was noticed while all were to hold
+    tree.steps.lost([1])
+    tree.loop.advance(0.01)
+    assert tree.given == [2]
+    text = "EngineLost: rank 1 left the program before this began, so no rank has performed it"
+    assert tree.refused == [([0], text)]
+    tree.steps.answered(2, [0])
+    tree.loop.advance(0.1)
+    assert tree.local[0].words[STEP] == 2 * tree.tick, "and all go on"
