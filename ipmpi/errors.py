@@ -8,6 +8,7 @@ The class tree::
     │   ├── LocalProtocolError       this process broke the protocol: a bug in ipmpi or its caller
     │   └── RemoteProtocolError      the peer sent something that it must not send
     ├── SecurityError                a peer, a file or a setting that cannot be trusted
+    │   └── FurlEnded                a furl whose time is over, or that was revoked or used up
     ├── VersionError                 two releases of ipmpi that are incompatible
     ├── ConnectionError              no controller answers, or the link to it is lost
     ├── ControllerStartError         the controller could not start (port taken, folder unusable)
@@ -77,6 +78,10 @@ class RemoteProtocolError(ProtocolError):
 
 class SecurityError(KernelError):
     """A peer, a file or a setting cannot be trusted."""
+
+
+class FurlEnded(SecurityError):
+    """A furl that is not good any more, or not for this: its time is over, it was revoked, or it is used up."""
 
 
 class VersionError(KernelError):
@@ -309,15 +314,11 @@ def internal_error(cause: BaseException, where: str = "") -> InternalError:
     """Return the InternalError that reports an unexpected exception."""
     place = f" {where}" if where else ""
     said = f"{type(cause).__name__}: {text_of(cause)}"[:500]
+    text = f"an error in ipmpi{place} that was not foreseen ({said}); please report this"
     if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
-        text = (
-            f"process {os.getpid()} on {os.uname().nodename} has no memory left{place} ({said}); see who takes it "
-            "there, and what ulimit -v and the job allow"
-        )
-    else:
-        text = f"an error in ipmpi{place} that was not foreseen ({said}); please report this"
-    error = InternalError(text)
-    error.__cause__ = cause
+        who = f"process {os.getpid()} on {os.uname().nodename} has no memory left{place} ({said})"
+        text = f"{who}; see who takes it there, and what ulimit -v and the job allow"
+    (error := InternalError(text)).__cause__ = cause
     return error
 
 

@@ -32,6 +32,9 @@ from .folders import (
     security_dir as security_dir,
 )
 
+GRANTS: Final = "ipcontroller-grants.json"
+"""The file beside them with the furls that were given out, without their secrets."""
+
 _HOLDERS: Final[Mapping[str, str]] = {
     "engine": "engines (ipengine)",
     "mec": "MultiEngineClient",

@@ -271,6 +271,13 @@ def scheduler(text: str) -> str:
     return text
 
 
+def admission(text: str) -> str:
+    """Which engines are let in."""
+    if text not in ("all", "ask"):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is neither 'all' nor 'ask'")
+    return text
+
+
 def plug_in(text: str) -> str:
     """A plug-in: MODULE:NAME."""
     if not re.fullmatch(rf"{_MODULE}:[^\W\d]\w*", line(text)):

@@ -16,6 +16,7 @@ from ipmpi.cli.monitor import MonitoredController
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
+from ipmpi.launch.batch import packedenvironment
 from ipmpi.launch.batch.joboptions import MEMORY, JobOptions
 from ipmpi.launch.batch.jobscript import render
 from ipmpi.launch.batch.registry import BatchSystem, batch_system
@@ -88,7 +89,11 @@ def main(command: str, words: Sequence[str]) -> int:
     asked = job_options(parsed, parsed.name or DEFAULT_NAME)
     n = asked.n or asked.nodes * asked.per_node
     with Signals() as signals, options.claimed(parsed, command, n) as record:
-        job = Job(system, job_options(parsed, record.name), record.run)
+        launch = options.launch_furl(parsed, record, n, seconds=None if parsed.array else parsed.walltime)
+        asked = job_options(parsed, record.name)
+        # In a job, the controller has the furl of all engines; elsewhere, what lies on nodes is for this launch.
+        asked = asked if parsed.in_job else replace(asked, engine_furl_file=launch.file)
+        job = Job(system, asked, record.run)
         record.batch, record.job_name = command, job.options.name
         told: EventReader
         if parsed.in_job:
@@ -96,7 +101,7 @@ def main(command: str, words: Sequence[str]) -> int:
                 record.furl_files, lambda path: _is_new(path, job, record.started), only_new=False
             )
         else:
-            told = options.controller(parsed, record)
+            told = options.controller(parsed, record, launch)
         cluster = ClusterRun(told, job, signals, parsed.lifeline_fd)
         plan = Plan(
             job.n, parsed.timeout, engines_wait=job.waits, batch=True,
@@ -169,6 +174,10 @@ def add_job_options(p: argparse.ArgumentParser) -> None:
         help="start engines again that have all ended, in the same job, so often "
         f"({restarts.DEFAULT}): as when one has died and their launcher has ended the others; tasks wait",
     )  # fmt: skip
+    p.add_argument(
+        "--stage-env", type=argtypes.path, default=None, metavar="FILE",
+        help="copy the environment to each node first, from a file that ipcluster pack has written",
+    )  # fmt: skip
     p.add_argument("--requeue", action="store_true", help="have the job started again when a node fails")
 
 
@@ -189,6 +198,11 @@ def job_options(parsed: argparse.Namespace, name: str) -> JobOptions:
     if parsed.in_job and parsed.resubmit:
         raise LauncherError(
             "--resubmit needs a controller that outlives the job, to keep the tasks that wait: leave out --in-job"
+        )
+    if parsed.in_job and parsed.admit == "ask":
+        raise LauncherError(
+            "with --in-job, engines come by the furl of all engines and would have to be admitted: leave out "
+            "--admit ask, or --in-job"
         )
     journal: list[str] = []
     if parsed.in_job and parsed.journal not in ("", journalplace.NONE):
@@ -232,8 +246,17 @@ def engines_job(parsed: argparse.Namespace, engine_furl_file: Path, log_dir: Pat
         template=parsed.template,
         requeue=parsed.requeue,
         restarts=parsed.restarts,
+        stage_env=_packed(parsed.stage_env),
         **given,
     )
+
+
+def _packed(archive: Path | None) -> Path | None:
+    if archive is None:
+        return None
+    archive = archive.expanduser().absolute()
+    packedenvironment.check(archive, packedenvironment.this_interpreter())
+    return archive
 
 
 def _show(system: BatchSystem, asked: JobOptions) -> int:

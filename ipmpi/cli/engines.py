@@ -14,11 +14,13 @@ from typing import Final
 
 from ipmpi.cli import argtypes, options
 from ipmpi.cli.batch import add_job_options, engines_job
-from ipmpi.cli.local import engine_options
+from ipmpi.cli.local import are_here, engine_options
 from ipmpi.cli.monitor import MonitoredController
 from ipmpi.cli.reporter import Reporter
 from ipmpi.cli.supervise import Supervisor
-from ipmpi.errors import FurlError, LauncherError
+from ipmpi.client.engines.sharing import begin_launch, end_launch
+from ipmpi.client.session.connecting import connect
+from ipmpi.errors import FurlError, KernelError, LauncherError
 from ipmpi.exits import how_it_ended
 from ipmpi.furl import FILE_BYTES, Furl, load, load_furl_or_file, save, security_dir
 from ipmpi.launch.batch.registry import batch_system
@@ -27,6 +29,7 @@ from ipmpi.launch.cluster.cluster import ClusterRun
 from ipmpi.launch.cluster.happenings import EnginesEnded, StopRequest
 from ipmpi.launch.cluster.job import Job
 from ipmpi.launch.cluster.launch import Launch
+from ipmpi.launch.cluster.launchfurl import launch_furl_file
 from ipmpi.launch.cluster.lifecycle import Plan
 from ipmpi.launch.cluster.local import LocalEngines
 from ipmpi.launch.cluster.records import ClusterRecord
@@ -50,8 +53,8 @@ def main(words: Sequence[str]) -> int:
             f"The cluster {record.name!r} is on {record.ssh}: log in there, and type "
             f"ipcluster engines {record.far_name} -n {parsed.n or 'N'}"
         )
-    with Signals() as signals, _addition(parsed, record) as own:
-        engines = _engines(parsed, own)
+    with Signals() as signals, _addition(parsed, record) as own, _launch_furl(parsed, own) as path:
+        engines = _engines(parsed, own, path)
         told = MonitoredController(record.furl_files, Path.exists, only_new=True)
         batch = isinstance(engines, Job)
         if batch:
@@ -134,8 +137,29 @@ def _kind(parsed: argparse.Namespace, cluster: ClusterRecord) -> str:
     return parsed.kind or cluster.batch or "local"
 
 
-def _engines(parsed: argparse.Namespace, own: ClusterRecord) -> Launch:
-    furl_file, log_dir = Path(own.furl_files["engine"]), Path(own.log_dir)
+@contextlib.contextmanager
+def _launch_furl(parsed: argparse.Namespace, own: ClusterRecord) -> Iterator[Path]:
+    """Yield a file with a furl that is worth these engines only."""
+    path = launch_furl_file(Path(own.furl_files["engine"]), own.run)
+    local = not own.batch and are_here(parsed)
+    name, lasts = f"{own.name}-{own.run}", None if parsed.walltime is None else float(parsed.walltime)
+    with contextlib.closing(connect(own.furl_files["mec"], "mec")) as session:
+        text = begin_launch(session, name, own.n, lasts, local=local)
+    save(path, Furl.parse(text))
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        # The controller may have ended.
+        with (
+            contextlib.suppress(KernelError, ValueError, OSError),
+            contextlib.closing(connect(own.furl_files["mec"], "mec")) as session,
+        ):
+            end_launch(session, name)
+
+
+def _engines(parsed: argparse.Namespace, own: ClusterRecord, furl_file: Path) -> Launch:
+    log_dir = Path(own.log_dir)
     if not own.batch:
         return _local(parsed, furl_file, log_dir, own.run)
     asked = replace(engines_job(parsed, furl_file, log_dir), name=own.job_name)

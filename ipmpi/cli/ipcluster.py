@@ -39,12 +39,17 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "restart": Command("restart", "a new controller for a cluster; engines and clients go on"),
     "engines": Command("engines", "add engines to a running cluster"),
     "logs": Command("manage", "what a cluster's processes wrote", True),
+    "share": Command("sharing", "a furl for a colleague, which ends by itself", True),
+    "revoke": Command("sharing", "end furls that were shared", True),
+    "rotate": Command("sharing", "new secrets in all furl files", True),
+    "admit": Command("sharing", "engines that wait to be admitted", True),
     "where": Command("where", "in which line each engine is, also of engines that hang"),
     "debug": Command("debug", "an editor such as VS Code connected to a rank, for breakpoints and variables"),
     "explain": Command("explain", "why a job waits, which ranks are missing, what failed"),
     "tasks": Command("tasks", "tasks of clients that are gone: list, show, cancel them, fetch their results"),
     "kernel": Command("kernel", "a kernel for JupyterLab and VS Code whose cells run on all ranks"),
     "completion": Command("completion", "command lines completed by the Tab key, in bash, zsh and tcsh"),
+    "pack": Command("pack", "the environment in one file, from which jobs copy it to their nodes"),
     "doctor": Command("doctor", "check MPI, network, files and limits, before and after the start"),
 }
 """Batch systems are commands too, see :func:`commands`."""

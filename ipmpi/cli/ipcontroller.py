@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, furl, limits
+from ..controller.entry import Door
 from ..controller.farm.order import ORDERS, Order, Queued
 from ..controller.interfaces import CLIENT_INTERFACES, Interface
 from ..controller.namedtasks import Keep
@@ -31,6 +32,7 @@ from ..transport.dial.locallisten import LocalListener
 from ..transport.loop import READ, Loop
 from . import argtypes
 from .boundedlog import bound_log_files
+from .grantsfile import restore_grants
 from .journalfile import close_journal, open_journal
 from .logs import start_log
 from .ownlimits import guard_secrets_and_allow_links
@@ -75,6 +77,11 @@ def parser() -> argparse.ArgumentParser:
         "--keep-bytes", type=argtypes.size, default=None, metavar="N",
         help="how many bytes of them, with their arguments; what has ended first is dropped first (default: 10G "
         "in a journal, 256M in memory)",
+    )  # fmt: skip
+    p.add_argument(
+        "--admit", type=argtypes.admission, default="all", metavar="all|ask",
+        help="all: who has an engine furl may add engines; clients are told of those that nobody expects. ask: "
+        "these wait until a client admits them (ipcluster admit, mec.admit())",
     )  # fmt: skip
     p.add_argument(
         "--name", type=argtypes.cluster_name, default="", metavar="NAME",
@@ -194,6 +201,7 @@ class Controller:
             on_engines=self._tell_engines,
             on_stop=self.loop.stop,
         )
+        self.service.entry.admission.ask = options.admit == "ask"
         self.furl_files: dict[str, Path] = {}
         self.listeners: list[Acceptor] = []
         self._replaced: dict[Path, bytes] = {}
@@ -213,32 +221,43 @@ class Controller:
             targets = {role: _furl_file(role, files.get(role, ""), o.name) for role in roles}
             identity, secrets = self._identity(side, port, targets)
             port = port or self._former_port(targets)
-            listener = Listener(self.loop, (ip, port), identity, secrets, self.service.sessions.admit, log.warning)
+            admit, given = self.service.sessions.admit, self.service.entry.grants.secret_for
+            listener = Listener(self.loop, (ip, port), identity, secrets, admit, log.warning, given)
             self.listeners.append(listener)
             self._listen_locally(identity, listener.port, secrets)
             hosts = _locations(side, getattr(o, f"{side}_location"), ip, listener)
             hints = tuple((host, listener.port) for host in hosts)
             if not (o.client_port or o.engine_port):  # else the files are kept for the next start
                 self._make_way(targets)
-            for role, path in targets.items():
-                made = Furl(identity.fingerprint, hints, role, secrets[role])
-                furl.save(path, made)
-                if path in self._replaced:
-                    self._replaced[path] = f"{made}\n".encode("ascii")
-                self.furl_files[role] = path
-                log.info("Saving furl for %s to file: %s", role, path)
+            door = Door(identity.fingerprint, hints, identity.master, secrets, self._write_furl)
+            self.service.entry.serves(door)
+            self.furl_files.update(targets)
+            for role in targets:
+                self._write_furl(door.furl(role, secrets[role]))
             log.info("Listening for %s on %s:%d", ", ".join(roles), ip or "*", listener.port)
+
+        kept = [role for role in self.furl_files if (o.engine_port if role == "engine" else o.client_port)]
+        restore_grants(self.service.entry, self.furl_files, kept, o.start)
 
     def _keep(self) -> Keep:
         size = self.options.keep_bytes
         usual = limits.KEEP_IN_MEMORY if self.store is None else limits.KEEP_BYTES
         return Keep(self.options.keep, usual if size is None else size)
 
+    def _write_furl(self, made: Furl) -> str:
+        """Write the furl file of a role, and return its name."""
+        path = self.furl_files[made.role]
+        furl.save(path, made)
+        if path in self._replaced:
+            self._replaced[path] = f"{made}\n".encode("ascii")
+        log.info("Saving furl for %s to file: %s", made.role, path)
+        return str(path)
+
     def _listen_locally(self, identity: Identity, port: int, secrets: dict[str, bytes]) -> None:
         """Listen on the Unix socket beside a TCP port, too."""
-        admit = self.service.sessions.admit
+        admit, given = self.service.sessions.admit, self.service.entry.grants.secret_for
         try:
-            local = LocalListener(self.loop, identity.fingerprint, port, secrets, admit, log.warning)
+            local = LocalListener(self.loop, identity.fingerprint, port, secrets, admit, log.warning, given)
         except OSError as error:
             log.warning("Processes of this machine connect by TCP: %s", error.strerror or error)
         else:
@@ -302,6 +321,8 @@ class Controller:
             record["ordered"] = True
         if not count and self.service.fates.aborted:
             record["aborted"] = self.service.fates.aborted
+        if not count and self.service.fates.restarted:
+            record["restarted"] = self.service.fates.restarted
         if not count and self.service.tasks:
             record["tasks"] = self.service.tasks
         if self.service.losses.last is not None:
@@ -324,6 +345,7 @@ class Controller:
             self._watch_lifeline(self.options.lifeline_fd, stop)
         names = {"mec": "multiengine_furl_file", "tc": "task_furl_file"}
         files = {names.get(role, f"{role}_furl_file"): str(path) for role, path in self.furl_files.items()}
+        self._read_lifeline()  # engines look for the furl file of their launch when they hear that this is ready
         self._tell({"pid": os.getpid(), **files})
         log.info("Controller is ready (pid %d)", os.getpid())
         self.loop.run()
@@ -333,10 +355,19 @@ class Controller:
         why = f": {self._why_stopped.rstrip('.')}" if self._why_stopped else ""
         self.service.sessions.dismiss(f"the controller was stopped{why}")
         self._give_back()
+        self.service.entry.close()
         self.service.journal.finish()
         if self.store is not None:
             close_journal(self.store, is_kept=self.options.start == "once")
         log.info("Controller stopped")
+
+    def _launch(self, said: dict[str, Any]) -> None:
+        """Write the furl file of a launch of ipcluster."""
+        path, seconds = Path(said["file"]), None if said["seconds"] is None else float(said["seconds"])
+        name, engines = str(said["name"]), int(said["engines"])
+        local, again = bool(said["local"]), bool(said.get("again"))
+        furl.save(path, self.service.entry.begin_launch(name, engines, seconds, local=local, again=again))
+        log.info("Saving furl for the engines of this launch to file: %s", path)
 
     def _watch_lifeline(self, descriptor: int, stop: Callable[[], None]) -> None:
         def ready(_events: int) -> None:
@@ -360,12 +391,14 @@ class Controller:
         for line in lines:
             try:
                 said = json.loads(line)
-                if "stopped" in said:
+                if "launch" in said:
+                    self._launch(said["launch"])
+                elif "stopped" in said:
                     self._why_stopped = str(said["stopped"])
                     log.info("About to be stopped: %s", self._why_stopped)
                 else:
                     self.service.losses.explained(str(said["notice"]), self.loop.now())
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, AttributeError, KernelError):
                 log.warning("ipcluster said something unexpected: %.200r", line)
         return bool(data)
 

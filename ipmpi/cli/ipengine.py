@@ -24,6 +24,7 @@ from ..engine.mpi.world import COMMS, MODES, World, host_and_pid, start_world
 from ..engine.rank.callring import CallRing
 from ..engine.rank.controlblock import ControlBlock
 from ..engine.rank.hiddenvariables import hide_rank_variables
+from ..engine.rank.interrupts import record_signals
 from ..engine.rank.lifeline import Lifeline
 from ..engine.rank.outputpipes import OutputPipes
 from ..engine.rank.ownstack import StackSignal, allow_tracing_by
@@ -164,13 +165,15 @@ class EngineProcess:
         self._stack_signal = StackSignal()
         talk.say(rm.StackPipe(self._stack_signal.number), (self._stack_signal.read_end,))
         self._stack_signal.handed_over()
+        # The set may be used before this rank is ready: its user hears why it ends.
+        signal.signal(signal.SIGTERM, lambda *_: talk.say(rm.Signalled("SIGTERM")))
         talk.say(
             rm.RankHello(
                 world.rank if world.mpi is not None else world.wanted, world.rank if world.mpi else world.wanted,
                 host, pid, here, leaders if is_leader else [], world.mpi is not None, world.description,
                 platform.python_version(), left, walltime.job_id(os.environ), launcher,
             ),
-            (descriptor, crash_file()),
+            (descriptor, crash_file(), record_signals()),
         )  # fmt: skip
         os.close(descriptor)
         if leaders:

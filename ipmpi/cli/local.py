@@ -14,6 +14,7 @@ from ipmpi.cli.supervise import Supervisor
 from ipmpi.launch.batch.allocation import in_allocation
 from ipmpi.launch.cluster.cluster import ClusterRun
 from ipmpi.launch.cluster.launch import Launch
+from ipmpi.launch.cluster.launchfurl import LaunchFurl
 from ipmpi.launch.cluster.lifecycle import Plan
 from ipmpi.launch.cluster.local import EngineOptions, LocalEngines
 from ipmpi.launch.cluster.records import ClusterRecord
@@ -30,10 +31,10 @@ def main(command: str, words: Sequence[str]) -> int:
     keep_engines_here(parsed)
     with Signals() as signals, options.claimed(parsed, "local", parsed.n) as record:
         waits = options.keeps_furl(parsed)
-        furl_file = Path(record.furl_files["engine"])
-        engines = LocalEngines(engine_options(parsed, furl_file, Path(record.log_dir), record.run, waits))
+        launch = options.launch_furl(parsed, record, parsed.n, local=are_here(parsed))
+        engines = LocalEngines(engine_options(parsed, launch.file, Path(record.log_dir), record.run, waits))
         plan = Plan(parsed.n, parsed.timeout, engines_wait=waits, restarts=parsed.restarts)
-        return supervise(parsed, record, signals, engines, plan)
+        return supervise(parsed, record, signals, engines, plan, launch)
 
 
 def keep_engines_here(parsed: argparse.Namespace) -> None:
@@ -42,8 +43,13 @@ def keep_engines_here(parsed: argparse.Namespace) -> None:
     In an allocation on a login node, even of a single machine, engines are elsewhere.
     """
     asked = parsed.engine_ip or parsed.engine_port is not None or parsed.engine_location
-    if not (asked or in_allocation(os.environ) or names_machines(launcher_words(parsed))):
+    if are_here(parsed) and not asked:
         parsed.engine_ip = "localhost"
+
+
+def are_here(parsed: argparse.Namespace) -> bool:
+    """Return whether all engines are on this machine."""
+    return not (in_allocation(os.environ) or names_machines(launcher_words(parsed)))
 
 
 def launcher_words(parsed: argparse.Namespace) -> tuple[str, ...]:
@@ -98,10 +104,15 @@ def engine_options(
 
 
 def supervise(
-    parsed: argparse.Namespace, record: ClusterRecord, signals: Signals, engines: Launch, plan: Plan
+    parsed: argparse.Namespace,
+    record: ClusterRecord,
+    signals: Signals,
+    engines: Launch,
+    plan: Plan,
+    launch: LaunchFurl,
 ) -> int:
     """Run a controller and these engines until one of them ends; return the exit code."""
-    cluster = ClusterRun(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
+    cluster = ClusterRun(options.controller(parsed, record, launch), engines, signals, parsed.lifeline_fd)
     furl = options.mec_arguments(parsed)
     return Supervisor(cluster, plan, options.reporter(parsed), record, furl, log_files=log_files).run()
 

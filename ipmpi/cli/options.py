@@ -16,6 +16,7 @@ from ipmpi.furl import ipython_dir
 from ipmpi.launch.batch.registry import batch_systems
 from ipmpi.launch.cluster import defaultfurls, records
 from ipmpi.launch.cluster.controller import ControllerProcess
+from ipmpi.launch.cluster.launchfurl import LaunchFurl, launch_furl_file
 from ipmpi.launch.cluster.records import ClusterRecord
 from ipmpi.protocol.losses import LOSS_MODES
 
@@ -31,6 +32,8 @@ _PASSED_ON: Final = (
     ("--multiengine-furl-file", "FILE", argtypes.path_name, "where to write the furl of MultiEngineClient"),
     ("--task-furl-file", "FILE", argtypes.path_name, "where to write the furl of TaskClient"),
     ("--monitor-furl-file", "FILE", argtypes.path_name, "where to write the furl of monitors (read only)"),
+    ("--admit", "all|ask", argtypes.admission,
+     "ask: engines that nobody expects wait until they are admitted (ipcluster admit)"),
     ("--scheduler", "ORDER", argtypes.scheduler,
      "in which order tasks are given to engines: fifo, lifo, priority, or MODULE:CLASS"),
 )  # fmt: skip
@@ -224,8 +227,18 @@ def keeps_furl(parsed: argparse.Namespace) -> bool:
     return bool(parsed.engine_port)
 
 
-def controller(parsed: argparse.Namespace, record: ClusterRecord) -> ControllerProcess:
-    """Return the controller with the given options.
+def launch_furl(
+    parsed: argparse.Namespace, record: ClusterRecord, n: int, *, seconds: float | None = None, local: bool = False
+) -> LaunchFurl:
+    """Return the furl of the engines of this cluster; ``seconds``: how long their job may last."""
+    path = launch_furl_file(furl_file(parsed, "engine", record.name), record.run)
+    return LaunchFurl(f"{record.name}-{record.run}", path, n, seconds, local)
+
+
+def controller(
+    parsed: argparse.Namespace, record: ClusterRecord, launch: LaunchFurl | None = None
+) -> ControllerProcess:
+    """Return the controller with the given options, which gives out the furl of a launch.
 
     Raises:
         LauncherError: ``-r`` without ports.
@@ -245,4 +258,5 @@ def controller(parsed: argparse.Namespace, record: ClusterRecord) -> ControllerP
         words,
         run=record.run,
         keeps_furl=keeps_furl(parsed),
+        launch=launch,
     )

@@ -21,12 +21,13 @@ def main(words: Sequence[str]) -> int:
     if parsed.detach and parsed.status_fd is None:
         return detach(["ssh", *words], options.early_log_dir(parsed), "up")
     with Signals() as signals, options.claimed(parsed, "ssh", sum(hosts.values())) as record:
+        launch = options.launch_furl(parsed, record, sum(hosts.values()))
         engines = HostEngines(
             HostOptions(
                 hosts,
                 log_dir=Path(record.log_dir),
                 run=record.run,
-                engine_furl_file=Path(record.furl_files["engine"]),
+                engine_furl_file=launch.file,
                 mpi=parsed.mpi,
                 remote=parsed.remote or "ipcluster",
                 timeout=parsed.timeout,
@@ -34,7 +35,7 @@ def main(words: Sequence[str]) -> int:
             )
         )
         plan = Plan(engines.n, parsed.timeout, engines_wait=True)
-        return supervise(parsed, record, signals, engines, plan)
+        return supervise(parsed, record, signals, engines, plan, launch)
 
 
 def parser() -> argparse.ArgumentParser:

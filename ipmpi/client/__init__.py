@@ -9,6 +9,7 @@ from .display.liveplot import LivePlot
 from .display.whereabouts import Whereabouts
 from .engines.arraystats import ArrayStats
 from .engines.distributed import DistributedArray
+from .engines.monitor import Monitor
 from .engines.multiengine import MultiEngineClient
 from .engines.profile import Profile
 from .engines.programmonitor import ProgramMonitor
@@ -29,6 +30,7 @@ __all__ = [
     "LivePlot",
     "MapResults",
     "MapTask",
+    "Monitor",
     "MultiEngineClient",
     "NamedTasks",
     "PendingResult",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from typing import Any
 
-from .. import limits
+from .. import __version__, limits
 from .deadlines import Deadlines
 from .registry import Registry
 
@@ -15,14 +17,33 @@ _ROW = 128
 """Bytes of the description of one engine, without its texts."""
 
 
+def cluster_described(
+    engines: list[dict[str, Any]], more: bool, roles: Iterable[str], started: float
+) -> dict[str, Any]:
+    """Return the reply to :class:`~ipmpi.protocol.messages.ClusterInfo`.
+
+    Args:
+        engines: those that :func:`described` has returned.
+        more: whether there are more.
+        roles: of all sessions.
+        started: when the controller was started.
+    """
+    clients, clock = [role for role in roles if role != "engine"], time.time()
+    info = {"engines": engines, "clients": clients, "time": clock, "version": __version__, "more": more}
+    return {**info, "up": clock - started}
+
+
 def described(
-    registry: Registry, deadlines: Deadlines, after: int, now: float
+    registry: Registry, deadlines: Deadlines, after: int, now: float, only: frozenset[int] | None = None
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Return the engines with ids above ``after``, as many as fit into a message, and whether there are more."""
+    """Return the engines with ids above ``after``, as many as fit into a message, and whether there are more.
+
+    ``only`` are the engines that the client may see, None for all.
+    """
     engines: list[dict[str, Any]] = []
     size = 0
     for number in registry.ids():
-        if number <= after:
+        if number <= after or (only is not None and number not in only):
             continue
         if size > _PIECE:
             return engines, True

@@ -57,6 +57,15 @@ class Announce:
 Effect = Send | Forward | Decline | GiveUp | Announce
 
 
+def concerned(effect: Effect) -> list[int]:
+    """Return the sessions whose peers would wait in vain if this effect failed."""
+    if isinstance(effect, Send):
+        return [effect.to]
+    if isinstance(effect, Forward):
+        return [effect.source, *(key for key, _ in effect.sinks)]
+    return [effect.source] if isinstance(effect, Decline) else []
+
+
 def refusal(number: int, error: KernelError) -> Refused:
     """Return the message that refuses a request because of ``error``."""
     return Refused(number, type(error).__name__, str(error))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from ..errors import ControllerStartError
 from ..protocol import messages
-from ..protocol.permissions import CONTROLLER_RECEIVES, RECEIVES, Table
+from ..protocol.permissions import CONTROLLER_RECEIVES, FURLS, RECEIVES, Table
 
 _SAID: Table = frozenset({messages.TasksFetched, messages.TasksOpen, messages.TaskOrigin})
 _CLIENTS: Table = CONTROLLER_RECEIVES["mec"] | CONTROLLER_RECEIVES["tc"]
@@ -45,6 +45,8 @@ class Interface:
         received = _SAID if messages.SubmitTasks in self.receives else set()
         object.__setattr__(self, "receives", self.receives | {messages.Goodbye} | received)
         excess = self.receives - _CLIENTS - CONTROLLER_RECEIVES["monitor"]
+        if self.role != "mec":
+            excess |= self.receives & FURLS
         if excess:
             names = ", ".join(sorted(kind.__name__ for kind in excess))
             raise ControllerStartError(

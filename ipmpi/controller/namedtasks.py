@@ -77,6 +77,11 @@ class Record(Protocol):
         """Keep nothing of a client that is gone and has no tasks any more."""
 
 
+def holder_of(role: str, furl: str) -> str:
+    """Return the name of all who hold the same furl: that of the role, or one that was given out."""
+    return f"{role} {furl}" if furl else role
+
+
 class _Client(NamedTuple):
     holder: str
     origin: Origin
@@ -121,7 +126,8 @@ class NamedTasks:
         """A client says who it is."""
         origin = Origin(message.host[: limits.LABEL], message.user[: limits.LABEL], message.detach)
         self._clients[client] = self._who(client)._replace(origin=origin)
-        self._record.write(OriginRow(client, origin.host, origin.user, int(origin.detach)))
+        holder = self._who(client).holder
+        self._record.write(OriginRow(client, origin.host, origin.user, int(origin.detach), holder))
 
     def _who(self, client: int) -> _Client:
         return self._clients.get(client, _STRANGER)

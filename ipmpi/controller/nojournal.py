@@ -16,7 +16,7 @@ from .effects import Effect, Send
 from .farm.answers import numbers
 from .farm.farm import Farm
 from .farm.recovery import Ends
-from .namedtasks import USUAL, Keep, NamedTasks
+from .namedtasks import USUAL, Keep, NamedTasks, holder_of
 
 
 class Session(Protocol):
@@ -26,6 +26,7 @@ class Session(Protocol):
     token: bytes
     role: str
     former: bytes
+    holder: str
 
 
 class NoJournal:
@@ -50,7 +51,7 @@ class NoJournal:
     def began(self, session: Session) -> None:
         """A session has begun."""
         if session.role != "engine":
-            self.named.began(session.key, session.role)
+            self.named.began(session.key, holder_of(session.role, session.holder))
 
     def set_lost(self, key: int) -> None:
         """The session of an engine set has ended; call it after the farm was told."""

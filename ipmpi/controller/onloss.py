@@ -47,6 +47,7 @@ class SetFates:
 
     Attributes:
         aborted: why the last launch was ended, "" if none was; for ``ipcluster``.
+        restarted: why it was ended to be started again, as a clause; as well.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class SetFates:
         """The operation that restores the names of an engine, by its id."""
         self._to_restore: dict[Launch, dict[int, bytes]] = {}
         self._restarted: dict[Launch, deque[float]] = {}
-        self.aborted = ""
+        self.aborted = self.restarted = ""
 
     # --- clients -------------------------------------------------------------------------------------------
 
@@ -112,7 +113,8 @@ class SetFates:
     def registered(self, key: int, ids: Sequence[int]) -> None:
         """A set has registered, perhaps in place of one that was restarted: have it restore its names."""
         launch = _launch(self._registry.sets[key])
-        self.aborted, waiting = "", self._to_restore.get(launch, {})
+        self.aborted = self.restarted = ""
+        waiting = self._to_restore.get(launch, {})
         by_operation: dict[bytes, list[int]] = {}
         for number in ids:
             if number in waiting:
@@ -166,7 +168,8 @@ class SetFates:
         return True
 
     def _restart(self, launch: Launch, others: list[int], lost: Sequence[int], what: str) -> None:
-        told = m.EndSet(f"{what} (on_loss='restart')", True)
+        self.restarted = f"{what} (on_loss='restart')"
+        told = m.EndSet(self.restarted, True)
         ended = self._restarts.end(others, f"its set is restarted (on_loss='restart'), as {what}", told)
         saved = self._to_restore[launch] = dict(self._snapshots.get(launch, {}))
         names = (

@@ -28,10 +28,11 @@ def restore(contents: Contents, service: ControllerService, now: float, log: Cal
     roles = {row.key: row.role for row in contents.sessions if sessions.knows(row.role)}
     clients = set(roles) - gone
     origins = {row.client: Origin(row.host, row.user, bool(row.detach)) for row in contents.origins}
+    holders = roles | {row.client: row.holder for row in contents.origins if row.client in roles}
     for row in contents.sessions:
         if row.key in clients:
             sessions.restore(*row)
-            journal.named.began(row.key, row.role, origins.get(row.key, UNKNOWN))
+            journal.named.began(row.key, holders[row.key], origins.get(row.key, UNKNOWN))
     for bundle in contents.bundles:
         if bundle.client in roles:
             journal.named.restore_bundle(bundle, bundle.client in gone)
@@ -44,7 +45,7 @@ def restore(contents: Contents, service: ControllerService, now: float, log: Cal
     records = [row for row in contents.records if row.client in roles]
     for record in records:
         recovery.restore_record(record.client, record.number, record.label, record.states)
-    kept, tasks = _restore_groups(contents, roles, journal)
+    kept, tasks = _restore_groups(contents, holders, journal)
     there = [(row.client, row.serial) for row in records]
     journal.restored(clients, contents.sets, kept, there, now, gone & set(roles))
     if roles or contents.sets:
@@ -54,7 +55,7 @@ def restore(contents: Contents, service: ControllerService, now: float, log: Cal
         )
 
 
-def _restore_groups(contents: Contents, roles: dict[int, str], journal: TaskJournal) -> tuple[list[Kept], int]:
+def _restore_groups(contents: Contents, holders: dict[int, str], journal: TaskJournal) -> tuple[list[Kept], int]:
     """Restore the groups of these clients; return them, and the number of their tasks that have not ended."""
     functions = {row.key: row.data for row in contents.functions}
     ends: dict[int, list[EndRow]] = {}
@@ -63,7 +64,7 @@ def _restore_groups(contents: Contents, roles: dict[int, str], journal: TaskJour
     kept = []
     before = journal.farm.unfinished
     for row in sorted(contents.groups):
-        if row.client not in roles:
+        if row.client not in holders:
             continue
         message = _decoded(row.message)
         told = [_decoded(end.message) for end in ends.get(row.serial, ())]
@@ -74,7 +75,7 @@ def _restore_groups(contents: Contents, roles: dict[int, str], journal: TaskJour
         except KeyError:
             raise JournalDamaged("the journal does not have the function of a task: remove it") from None
         size = sum(len(end.body) for end in ends.get(row.serial, ()))
-        journal.named.restore_group(row.client, roles[row.client], row.serial, message, size)
+        journal.named.restore_group(row.client, holders[row.client], row.serial, message, size)
         kept.append(Kept(row.serial, row.client, row.number, list(dict.fromkeys(message.options.functions))))
     return kept, journal.farm.unfinished - before
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from .. import __version__
 from ..errors import KernelError, LocalProtocolError, RemoteProtocolError, SecurityError
 from ..ids import NONE, Ids
 from ..protocol import messages as m
@@ -26,9 +25,10 @@ from ..transport.transfers import Transfers
 from .bounds import is_observer
 from .commands.router import Router
 from .deadlines import Deadlines
-from .describe import described
-from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, refusal
+from .describe import cluster_described, described
+from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, concerned, refusal
 from .engineslog import came, gone
+from .entry import Entry
 from .farm.farm import Farm
 from .farm.order import Order
 from .forwarding import Forwarding, send_whole
@@ -125,17 +125,20 @@ class ControllerService:
             m.TasksHeld: self.journal.held,
         }
         self._watches = Watches(loop, self.router.registry, by_key, self._send, self._requests, self._reports)
+        self.entry = Entry(
+            loop, self.sessions, self.router.registry, self._registered, self._announce, self._requests, self._log
+        )
 
     def _answers(self) -> dict[type[m.Message], Callable[[PeerSession, Any], Any]]:
         return {
-            m.GetIds: lambda session, message: self._ids(),
-            m.QueueStatus: lambda session, message: self.stalled.queue_status(message.targets),
+            m.GetIds: lambda session, message: self.entry.seen(session.key, self._ids()),
+            m.QueueStatus: lambda s, asked: self.stalled.queue_status(self.entry.targets(s.key, asked.targets)),
             m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
             m.Kill: self._kill,
             m.Restart: lambda session, message: self._restarts.restart(session.key, message.targets),
             m.OnLoss: lambda session, message: self.fates.choose(message),
             m.RestoreAfterLoss: lambda session, message: self.fates.remember(message),
-            m.ClusterInfo: lambda session, message: self.cluster_info(message.after),
+            m.ClusterInfo: lambda s, message: self.cluster_info(message.after, self.entry.only(s.key)),
             m.TaskStatus: lambda session, message: self.farm.status(session.key),
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
             m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
@@ -179,8 +182,10 @@ class ControllerService:
 
     def _register(self, session: PeerSession, part: m.Register) -> None:
         message = session.registration.add(part)
-        if message is None:
-            return
+        if message is not None:
+            self.entry.register(session, message)
+
+    def _registered(self, session: PeerSession, message: m.Register) -> Ids:
         ids = self.router.register(session.key, message)
         if not message.program:  # ranks that have a loop of their own get no tasks
             self.farm.registered(session.key)
@@ -188,6 +193,7 @@ class ControllerService:
         for line in came(self.router.registry.sets[session.key]):
             self._log(line)
         self._count_engines()
+        return ids
 
     def _ranks_lost(self, session: PeerSession, message: m.RanksLost) -> None:
         key, over = session.key, self.deadlines.is_over(session.key, self._loop.now())
@@ -199,6 +205,7 @@ class ControllerService:
         now = self._loop.now()
         ends_at = self.deadlines.told(key, message, now)
         self.farm.job_ends(key, ends_at)
+        self.entry.job_ends(key, message.seconds)
         if ends_at is not None:
             self._log(f"the job of engine set {key} ends in {ends_at - now:.0f} s")
 
@@ -221,6 +228,7 @@ class ControllerService:
     def _client_message(self, session: PeerSession, event: MessageReceived) -> None:
         message: Any = event.message
         try:
+            self.entry.check_use(session.key, message)
             asks = not isinstance(message, m.TasksFetched | m.TasksOpen | m.TaskOrigin)
             if asks and not self._interfaces[session.role].permits(message):
                 raise SecurityError(
@@ -310,13 +318,11 @@ class ControllerService:
         """How many tasks wait, or are with engine sets."""
         return self.farm.unfinished
 
-    def cluster_info(self, after: int = -1) -> dict[str, Any]:
+    def cluster_info(self, after: int = -1, only: frozenset[int] | None = None) -> dict[str, Any]:
         """Return a description of the cluster, the same for every client."""
-        clients = [s.role for s in self.sessions.by_key.values() if s.role != "engine"]
-        clock = time.time()
-        engines, more = described(self.router.registry, self.deadlines, after, self._loop.now())
-        info = {"engines": engines, "clients": clients, "time": clock, "version": __version__, "more": more}
-        return {**info, "up": clock - self._started}
+        roles = [session.role for session in self.sessions.by_key.values()]
+        engines = described(self.router.registry, self.deadlines, after, self._loop.now(), only)
+        return cluster_described(*engines, roles, self._started)
 
     def _ended(self, session: PeerSession, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
@@ -337,7 +343,9 @@ class ControllerService:
             orderly = self._stopping or bool(session.farewell and not session.fault)
             lost = (self.router.client_lost, self._watches.client_lost)
             self._do_all(lambda: self.journal.client_lost(key, orderly), *(partial(each, key) for each in lost))
-        self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
+        self._do_all(
+            lambda: self.entry.left(key), lambda: self.transfers.endpoint_lost(session), self._stop_if_alone
+        )
 
     def _do_all(self, *steps: Callable[[], object]) -> None:
         """Make all these calls, even if one fails, so that all resources are freed."""
@@ -357,13 +365,14 @@ class ControllerService:
         self.journal.began(session)
         self.transfers.endpoint_lost(session)  # of a connection before, if the session is from a journal
         if session.role != "engine":
-            session.connection.send(self._roll.whole())
+            self.farm.limit_to(session.key, self.entry.only(session.key))
+            session.connection.send(self.entry.changes(session.key, self._roll.whole()))
 
     def _tell_engines(self) -> None:
         news = self._roll.news()
         if news is not None:
             for session in [each for each in self.sessions.by_key.values() if each.role != "engine"]:
-                self._send(session.key, news, ())
+                self._send(session.key, self.entry.changes(session.key, news), ())
 
     def _ids(self) -> Ids:
         self._tell_engines()  # a reply must not have engines that were not announced
@@ -408,13 +417,7 @@ class ControllerService:
 
     def _not_performed(self, effect: Effect, error: BaseException) -> None:
         """An effect has failed: end the session that it was for, whose peer would wait in vain."""
-        if isinstance(effect, Send):
-            concerned = [effect.to]
-        elif isinstance(effect, Forward):
-            concerned = [effect.source, *(key for key, _ in effect.sinks)]
-        else:
-            concerned = [effect.source] if isinstance(effect, Decline) else []
-        sessions = [self.sessions.by_key[key] for key in concerned if key in self.sessions.by_key]
+        sessions = [self.sessions.by_key[key] for key in concerned(effect) if key in self.sessions.by_key]
         for session in sessions:
             self.sessions.broken(session, error)
         if not sessions:

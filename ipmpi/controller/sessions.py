@@ -6,9 +6,10 @@ import contextlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from .. import limits, processid
-from ..errors import KernelError, ProtocolError, internal_error
+from ..errors import FurlEnded, KernelError, ProtocolError, internal_error
 from ..protocol.connection import Connection, Event
 from ..protocol.handshake import Hello, ListenerHandshake
 from ..protocol.messages import Goodbye
@@ -45,11 +46,23 @@ class PeerSession:
     """The token of the session that the peer asked for, and which is not known here."""
     is_restored: bool = False
     """Whether it comes from a journal, and its peer has said nothing since."""
+    holder: str = ""
+    """Names the furl of its peer, if that was given out with terms of its own; "" for that of the role."""
 
     def wake(self) -> None:
         """Send what was queued on the connection."""
         if self.link is not None:
             self.link.wake()
+
+
+class EntryCheck(Protocol):
+    """Decides who may connect, by the furls that were given out."""
+
+    def check(self, peer: Authenticated, hello: Hello, session: PeerSession | None) -> None:
+        """A peer has proved a secret, and comes back to ``session``, if there is one; raises FurlEnded."""
+
+    def entered(self, session: PeerSession, hello: Hello) -> None:
+        """A session begins."""
 
 
 _FIRST_LOOK = 0.05
@@ -70,6 +83,7 @@ class Sessions:
         log: Callable[[str], None],
     ) -> None:
         self._loop = loop
+        self.entry: EntryCheck | None = None
         self.journalled = False
         """Whether they are in a journal."""
         self._tables = tables
@@ -97,7 +111,15 @@ class Sessions:
 
     def _admit(self, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
         session = self._by_token.get(hello.session)
-        if session is not None and session.role == hello.role:
+        if session is not None and session.role != hello.role:
+            session = None
+        if self.entry is not None:
+            try:
+                self.entry.check(peer, hello, session)
+            except FurlEnded as error:
+                self._turn_away(peer, handshake, str(error), "ended")
+                return
+        if session is not None:
             (self._recover if session.is_restored else self._resume)(session, peer, hello, handshake)
             return
         table = self._tables[hello.role]
@@ -105,8 +127,9 @@ class Sessions:
         there = sum(session.role == hello.role for session in self.by_key.values())
         if there >= bounds.sessions:
             self._turn_away(
-                peer, handshake, f"it has {there} sessions of the role {hello.role!r}, as many as it may"
-            )
+                peer, handshake, f"it has {there} sessions of the role {hello.role!r}, as many as it may. Close "
+                "clients that are not needed, or try later",
+            )  # fmt: skip
             return
         connection = Connection(table, unacknowledged=bounds.unacknowledged)
         session = PeerSession(self._next, secrets.token_bytes(16), hello.role, connection, peer.peer, bounds)
@@ -114,6 +137,8 @@ class Sessions:
         self._next += 1
         self._by_token[session.token] = session
         self.by_key[session.key] = session
+        if self.entry is not None:
+            self.entry.entered(session, hello)
         self._on_started(session)
         self._welcome_anew(session, peer, handshake)
 
@@ -146,16 +171,18 @@ class Sessions:
         self._detach(session)
         session.connection = Connection(self._tables[session.role], unacknowledged=session.bounds.unacknowledged)
         session.process = hello.process
+        if self.entry is not None:
+            self.entry.entered(session, hello)
         self._log(f"{session.role} {session.key} is back from {peer.peer}, after a restart of the controller")
         self._on_started(session)
         self._welcome_anew(session, peer, handshake)
 
-    def _turn_away(self, peer: Authenticated, handshake: ListenerHandshake, reason: str) -> None:
+    def _turn_away(
+        self, peer: Authenticated, handshake: ListenerHandshake, reason: str, code: str = "busy"
+    ) -> None:
         self._log(f"{peer.peer} is turned away: {reason}")
         with contextlib.suppress(KernelError, PipeClosed):
-            peer.pipe.send(
-                [handshake.refuse("busy", f"{reason}. Close clients that are not needed, or try later")]
-            )
+            peer.pipe.send([handshake.refuse(code, reason)])
         peer.pipe.close()
 
     def _resume(

@@ -61,12 +61,13 @@ class RecordRow(NamedTuple):
 
 
 class OriginRow(NamedTuple):
-    """Who submits the tasks of a client's session, and whether they go on without it (1) if they do not say."""
+    """Who submits the tasks of a client's session, with which furl, and whether they go on without it (1)."""
 
     client: int
     host: str
     user: str
     detach: int
+    holder: str
 
 
 class GoneRow(NamedTuple):

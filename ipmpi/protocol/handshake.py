@@ -17,13 +17,14 @@ from __future__ import annotations
 import enum
 import hmac
 import secrets as random_source
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final, NoReturn, TypeVar
 
 import msgspec
 
 from .. import limits, processid
-from ..errors import LocalProtocolError, RemoteProtocolError, SecurityError, VersionError
+from ..errors import FurlEnded, LocalProtocolError, RemoteProtocolError, SecurityError, VersionError
+from .furlkeys import KEY_BYTES, key_of
 
 MAGIC: Final = b"ipmp"
 VERSIONS: Final = (1,)
@@ -48,6 +49,7 @@ class Hello(msgspec.Struct, frozen=True, tag_field="kind", tag="hello"):
 
     ``session`` is b'' for a new session or the 16 bytes of the one to resume; ``received`` counts the frames
     of that session which arrived here. ``process`` is the dialler's identity (:mod:`ipmpi.processid`), if known.
+    ``key`` names the secret (:mod:`ipmpi.protocol.furlkeys`), as there may be several furls for a role.
     """
 
     versions: Versions
@@ -58,6 +60,7 @@ class Hello(msgspec.Struct, frozen=True, tag_field="kind", tag="hello"):
     session: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
     received: Count = 0
     process: Process = ""
+    key: Annotated[bytes, msgspec.Meta(max_length=KEY_BYTES)] = b""
 
 
 class Welcome(msgspec.Struct, frozen=True, tag_field="kind", tag="welcome"):
@@ -79,7 +82,9 @@ class Welcome(msgspec.Struct, frozen=True, tag_field="kind", tag="welcome"):
 
 
 class Refusal(msgspec.Struct, frozen=True, tag_field="kind", tag="refusal"):
-    """The answer to a right Hello that cannot be served: code 'version', 'busy' or 'stopping', and why.
+    """The answer to a right Hello that cannot be served: code 'version', 'busy', 'stopping' or 'ended', and why.
+
+    'ended' means that this furl is not good any more, or not for this peer.
 
     A reader treats a code that it does not know like 'busy': show the sentence, perhaps try again later.
     """
@@ -258,7 +263,7 @@ class DiallerHandshake:
         return _frame(
             Hello(
                 self._versions, self._software, self._role, self._nonce, proof, self._session, self._received,
-                self._process,
+                self._process, key_of(self._secret),
             )
         )  # fmt: skip
 
@@ -269,6 +274,7 @@ class DiallerHandshake:
 
         Raises:
             VersionError: the two releases do not fit; says which to upgrade.
+            FurlEnded: the furl has ended; the controller says why.
             SecurityError: the controller could not prove that it knows the secret.
             RemoteProtocolError: what arrived is no answer.
         """
@@ -312,6 +318,8 @@ class DiallerHandshake:
             raise RemoteProtocolError("the controller resumed another session than the one asked for")
 
     def _refused(self, refusal: Refusal) -> Refusal:
+        if refusal.code == "ended":
+            raise FurlEnded(printable(refusal.sentence))
         if refusal.code != "version":
             return Refusal(
                 printable(refusal.code, 40),
@@ -331,8 +339,8 @@ class DiallerHandshake:
 class ListenerHandshake:
     """The controller's end: checks the Hello, then answers it with :meth:`welcome` or :meth:`refuse`.
 
-    ``secrets`` maps each role to its 32 bytes. On any error of :meth:`receive` but VersionError, close the
-    connection and send nothing.
+    ``secrets`` maps each role to its 32 bytes; ``given`` returns the secret of a furl that was given out, by its
+    role and key, or None. On any error of :meth:`receive` but VersionError, close the connection and send nothing.
     """
 
     def __init__(
@@ -341,9 +349,10 @@ class ListenerHandshake:
         secrets: Mapping[str, bytes],
         software: str,
         versions: Sequence[int] = VERSIONS,
+        given: Callable[[str, bytes], bytes | None] = lambda _role, _key: None,
     ) -> None:
         _check_exporter(exporter)
-        self._exporter, self._secrets = exporter, secrets
+        self._exporter, self._secrets, self._given = exporter, secrets, given
         self._software, self._versions = printable(software, _SOFTWARE_CHARACTERS), list(versions)
         self._reader = _FrameReader()
         self._state = HandshakeState.WAITING
@@ -398,7 +407,7 @@ class ListenerHandshake:
         return hello
 
     def _check_proof(self, hello: Hello) -> None:
-        secret = self._secrets.get(hello.role)
+        secret = self._given(hello.role, hello.key) or self._secrets.get(hello.role)
         # A role that does not exist costs the same time; its dummy secret is new each time and never matches.
         known = secret is not None
         secret = random_source.token_bytes(32) if secret is None else secret
@@ -438,6 +447,6 @@ class ListenerHandshake:
         return frame
 
     def refuse(self, code: str, sentence: str) -> bytes:
-        """The frame that turns a peer with the right secret away: 'version', 'busy' or 'stopping', and why."""
+        """The frame that turns a peer with the right secret away: a code of :class:`Refusal`, and why."""
         self._state = _next(_LISTENER, self._state, _Event.REFUSAL)
         return _frame(Refusal(code, printable(sentence), self._software, self._versions))

@@ -27,6 +27,15 @@ from .debugging import (
     DebugOpened as DebugOpened,
 )
 from .functions import DefineFunction as DefineFunction, ForgetFunctions as ForgetFunctions
+from .furls import (
+    AdmitSets as AdmitSets,
+    EndFurls as EndFurls,
+    FurlMessage,
+    GiveFurl as GiveFurl,
+    ListFurls as ListFurls,
+    ReplaceSecrets as ReplaceSecrets,
+)
+from .inquiries import AskAgents as AskAgents, Findings as Findings, Inquiry as Inquiry
 from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
 from .namedtasks import (
     FollowTasks as FollowTasks,
@@ -200,18 +209,6 @@ class ClusterInfo(Message, frozen=True, tag=8):
     after: int = -1
 
 
-class AskAgents(Message, frozen=True, tag=17):
-    """Ask the node agents about their ranks, however busy these are.
-
-    ``question`` is an encoded :data:`~ipmpi.protocol.inquiries.Question`. Answer: a list of ``[[engine, ...],
-    answer]``, and the list of the engines of which nobody has told anything in time.
-    """
-
-    id: int
-    targets: IdList | None
-    question: bytes
-
-
 # --- controller to client --------------------------------------------------------------------------------
 
 
@@ -319,14 +316,6 @@ class InterruptRanks(Message, frozen=True, tag=42):
     ranks: IdList
 
 
-class Inquiry(Message, frozen=True, tag=49):
-    """Tell something about these ranks. Answered by :class:`Findings`."""
-
-    id: int
-    ranks: IdList
-    question: bytes
-
-
 class StopRanks(Message, frozen=True, tag=43):
     """End these ranks."""
 
@@ -350,7 +339,7 @@ class Register(Message, frozen=True, tag=60):
 
     A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` names the launch,
     if it is started again when it ends; ``program`` a program with a loop of its own, which gets no tasks.
-    ``on_loss`` is one of :data:`~ipmpi.protocol.losses.LOSS_MODES`.
+    ``on_loss`` is one of :data:`~ipmpi.protocol.losses.LOSS_MODES`. ``user`` is the name of their user.
     """
 
     engines: list[EngineInfo]
@@ -361,6 +350,7 @@ class Register(Message, frozen=True, tag=60):
     launch: str = ""
     program: str = ""
     on_loss: str = "shrink"
+    user: str = ""
 
 
 class JobEnds(Message, frozen=True, tag=68):
@@ -400,25 +390,19 @@ class AnswerStuck(Message, frozen=True, tag=59):
     index: int = 0
 
 
-class Findings(Message, frozen=True, tag=56):
-    """The answer to an :class:`Inquiry`, the same for these ranks: ``engines``, as in :class:`Result`."""
-
-    id: int
-    engines: IdList
-    answer: bytes
-
-
 # --- either direction ----------------------------------------------------------------------------------------
 
 
 class Goodbye(Message, frozen=True, tag=80):
     """The sender closes the link on purpose, and the session with it.
 
-    With ``fault`` something went wrong at the sender that nobody foresaw: a new session may go well.
+    With ``fault`` something went wrong at the sender that nobody foresaw: a new session may go well. With ``furl``
+    the furl of the session has ended.
     """
 
     reason: str
     fault: bool = False
+    furl: bool = False
 
 
 AnyMessage = (
@@ -474,6 +458,7 @@ AnyMessage = (
     | Unsubscribe
     | Watched
     | Unwatch
+    | FurlMessage
     | WatchPublished
     | BeginWatch
     | SshMessage

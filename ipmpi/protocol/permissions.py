@@ -51,6 +51,9 @@ _TASKS_TO_SET: Final[Table] = frozenset(
 _CHANNEL: Final[Table] = frozenset({m.DebugBytes, m.DebugCredit, m.DebugClosed})
 """Bytes between an editor and debugpy, in both directions."""
 
+FURLS: Final[Table] = frozenset({m.GiveFurl, m.ListFurls, m.EndFurls, m.ReplaceSecrets, m.AdmitSets})
+"""Who may say these decides who comes in: only the role that may do everything, and no interface of a site."""
+
 CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
     "engine": _SET_ON_TASKS
     | _CHANNEL
@@ -70,6 +73,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
     },
     "mec": _LOOK
     | _CHANNEL
+    | FURLS
     | {
         m.DebugOpen,
         m.Command,

@@ -79,6 +79,12 @@ class Identity:
         return hashlib.sha256(self.certificate_der).digest()
 
     @cached_property
+    def master(self) -> bytes:
+        """A secret, 32 bytes, that only who has the private key can know, and that does not betray the key."""
+        key = self.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return hashlib.sha256(b"ipmpi master secret" + key).digest()
+
+    @cached_property
     def context(self) -> SSL.Context:
         """Settings of a listener that shows this certificate."""
         context = base_context(SSL.TLS_SERVER_METHOD, self.suites)

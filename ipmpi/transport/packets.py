@@ -45,6 +45,11 @@ def stream_pair() -> tuple[Socket, Socket]:
     return socket.socketpair()
 
 
+def packet_pair() -> tuple[Socket, Socket]:
+    """Two connected sockets of this process, for packets."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
 def contents(descriptor: int) -> bytes:
     """All bytes of a file in memory."""
     size = os.fstat(descriptor).st_size

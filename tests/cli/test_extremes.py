@@ -81,6 +81,13 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "command": (["-x", " ", "'"], ["", "..", DEEP, "srun --mpi=pmix"]),
     "scheduler": (["-x", "..", DEEP, "a b", "a:b:c", ":x", "1a"], ["", "lifo", "my.module:Order"]),
+    "admission": (["", "-x", "..", DEEP, "All", "none"], ["all", "ask"]),
+    "total": ([*NO_DIGITS, "-1", str(2**64), "1.5G", "G", "9999999T"], ["0", "500", "64k", "2G", "1T"]),
+    "engine_ids": (
+        [*NO_NUMBER, "-1", "1-0", "0-", "0,,1", str(MAX_ENGINES), f"0-{2**64}", "1.5"],
+        ["0", "0-3,7", "0, 2"],
+    ),
+    "furl_id": ([*OTHERS, "a b", "ABC", "1", "a" * 17], ["7ab3", "a" * 16]),
     "plug_in": (["", "-x", "..", DEEP, "a", "a:b:c", ":x", "a:"], ["my.module:name"]),
 }
 """By the name of an option's ``type``: what its parser refuses, and extremes that it takes."""

@@ -168,6 +168,20 @@ KINDS: dict[str, Kind] = {
                          [0, [0], range(2), np.arange(2)]),
     "task name": Kind("", [*NOT_TEXT, *NOT_SENT, "\0", "a\nb", " ", LONG, "unnamed-1"], ["", "sweep é 1"]),
     "known task name": Kind("", [*NOT_TEXT, *NOT_SENT, ""], []),
+    "shared role": Kind("tasks", [None, 5, NAN, b"tasks", "", "mec", "tc", "engine", "MONITOR", [], object()],
+                        ["tasks"]),
+    "lasting seconds": Kind(60, [*NOT_A_NUMBER, None, 0, -1, NAN, INF, -INF, HUGE, 2**64], [np.float32(5)]),
+    "bound": Kind(None, [*NOT_AN_INT, -1, 2**64, 10**400], [None, 0, 2**53, np.int64(5)]),
+    "note": Kind("", [5, NAN, None, b"a", [], object(), "\ud800", LONG], ["for Ada"]),
+    "furl ids": Kind(None, [5, NAN, [5], [None], object(), b"a", {"a": 1}, ["\ud800"], [LONG], ["a"] * 2000],
+                     [None, "7ab3", ["7ab3"], ()]),
+    "set numbers": Kind(None, ["", "5", NAN, 1.5, [1.5], ["a"], [None], object(), 0, -1, [0], [2**64], [True]],
+                        [None, 5, [5], ()]),
+    "some folder": Kind(None, [5, NAN, b"a", [], object(), "", "\0", "\ud800", LONG], []),
+    "bytes": Kind(2 << 30, [*NOT_AN_INT, None, 0, -1, 2**64, 10**400], []),
+    "unpickle": Kind("all", [5, NAN, None, b"all", [], "", "ALL", "none", object(), "\ud800", LONG], []),
+    "allow": Kind((), [5, None, "pandas", [5], [None], ["a b"], ["os"], ["builtins"], ["__main__.C"], [call],
+                       ["\ud800"], NAN, object(), [""]], []),
     "grace": Kind(5.0, [*NOT_A_NUMBER, NAN], [0, -1, INF, HUGE, 2**64]),
 }  # fmt: skip
 
@@ -198,6 +212,8 @@ PARAMETERS: dict[str, str] = {
     "wait": "flag", "cancel_futures": "flag", "return_exceptions": "flag", "session": "internal",
     "multiengine": "internal", "max_outstanding": "some chunk", "client": "internal", "value": "any",
     "folder": "folder",
+    "cache": "flag", "cache_folder": "some folder", "cache_bytes": "bytes",
+    "unpickle": "unpickle", "allow": "allow",
     "stream": "stream", "on_output": "output callback", "fold": "fold",
 }  # fmt: skip
 
@@ -212,6 +228,16 @@ SPECIAL: dict[str, str] = {
     "TaskClient.forget.name": "known task name",
     "MultiEngineClient.on_loss.mode": "loss mode",
     "MultiEngineClient.restart.restore": "flag",
+    "MultiEngineClient.share.role": "shared role",
+    "MultiEngineClient.share.seconds": "lasting seconds",
+    "MultiEngineClient.share.tasks": "bound",
+    "MultiEngineClient.share.size": "bound",
+    "MultiEngineClient.share.engines": "targets",
+    "MultiEngineClient.share.note": "note",
+    "MultiEngineClient.revoke.ids": "furl ids",
+    "MultiEngineClient.rotate.now": "choice",
+    "MultiEngineClient.admit.sets": "set numbers",
+    "MultiEngineClient.turn_away.sets": "set numbers",
     "MultiEngineClient.restart.timeout": "wait",
     "MultiEngineClient.snapshot.names": "some keys",
     "MultiEngineClient.snapshot.before_walltime": "some seconds before",
@@ -260,6 +286,7 @@ SPECIAL: dict[str, str] = {
     "MultiEngineClient.scatter.targets": "some targets",
     "MultiEngineClient.raw_map.targets": "some targets",
     "MultiEngineMapper.map.func": "map function",
+    "TaskClient.cached.f": "initializer",
     "TaskClient.run.block": "flag",
     "TaskClient.resubmit.task": "task or future",
     "TaskClient.get_task_result.block": "flag",
@@ -290,7 +317,8 @@ SPECIAL: dict[str, str] = {
 }  # fmt: skip
 
 NOT_FOR_USERS = {
-    "TaskClient.call", "TaskClient.call_each", "TaskClient.define", "TaskClient.stream",
+    "TaskClient.call", "TaskClient.call_each", "TaskClient.map_cached", "TaskClient.define", "TaskClient.stream",
+    "TaskFuture.found",
     *(f"{task}.{name}" for task in ("StringTask", "MapTask")
       for name in ("chain", "check", "label", "payload", "process_result", "settings", "terms")),
     "AsyncResult.__init__", "IMapIterator.__init__", "PendingResult.__init__", "PendingResult.check",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from ipmpi.client.session.opening import EVERYTHING
 from ipmpi.client.session.presence import Presence
 from ipmpi.client.tasks.submitter import TaskSubmitter
 from ipmpi.engine.rank import taskrunner
@@ -34,6 +35,7 @@ class FakeFarm:
         self.role = "tc"
         self.notices: list[str] = []
         self.presence = Presence()
+        self.opener = EVERYTHING
         self.presence.update(range(engines), ())
         self.failure: KernelError | None = None
         self.held = False

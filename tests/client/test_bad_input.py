@@ -94,7 +94,8 @@ class World:
         self.session, self.farm = session, farm
         session.answers = {
             m.QueueStatus: [], m.Kill: [], m.Restart: [0], m.Interrupt: [[], []], m.AskAgents: [[], []],
-            m.OnLoss: [], m.Reserve: [0], m.Release: None,
+            m.GiveFurl: ["7ab3", "ipmpi://x"], m.ListFurls: [], m.EndFurls: [], m.ReplaceSecrets: [],
+            m.AdmitSets: [], m.OnLoss: [], m.Reserve: [0], m.Release: None,
             m.ClusterInfo: {"engines": [{"id": n, "rank": n, "set": "s", "time_left": None} for n in range(4)]},
         }  # fmt: skip
         self.mec = MultiEngineClient(session=session)  # type: ignore[arg-type]

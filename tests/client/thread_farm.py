@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from ipmpi.client.session.opening import EVERYTHING
 from ipmpi.client.session.presence import Presence
 from ipmpi.client.tasks.submitter import TaskSubmitter
 from ipmpi.engine.rank import taskrunner
@@ -33,6 +34,7 @@ class ThreadFarm:
         self.role = "tc"
         self.notices: list[str] = []
         self.presence = Presence()
+        self.opener = EVERYTHING
         self.presence.update(range(engines), ())
         self.failure: KernelError | None = None
         self.sent: list[m.AnyMessage] = []

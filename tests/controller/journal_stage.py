@@ -16,6 +16,7 @@ from typing import Any
 
 from ipmpi.client.session.failures import kernel_error
 from ipmpi.client.session.functions import Definition
+from ipmpi.client.session.opening import EVERYTHING
 from ipmpi.client.tasks.resuming import _Follower, _group
 from ipmpi.client.tasks.submitter import TaskSubmitter
 from ipmpi.client.tasks.taskgroup import SubmitTerms, TaskRef
@@ -53,6 +54,7 @@ class SimulatedClient:
     """A client: the wire of a real submitter."""
 
     is_journalled = True
+    opener = EVERYTHING
     failure = None
 
     def __init__(self, key: int, stage: JournalStage) -> None:
@@ -281,12 +283,12 @@ class JournalStage:
 
     def _new_client(self) -> SimulatedClient:
         key = next(self._keys)
-        self.journal.began(SimpleNamespace(key=key, token=bytes([key]), role="tc", former=b""))
+        self.journal.began(SimpleNamespace(key=key, token=bytes([key]), role="tc", former=b"", holder=""))
         return SimulatedClient(key, self)
 
     def begin_set(self, token: bytes, former: bytes) -> int:
         key = next(self._keys)
-        self.journal.began(SimpleNamespace(key=key, token=token, role="engine", former=former))
+        self.journal.began(SimpleNamespace(key=key, token=token, role="engine", former=former, holder=""))
         return key
 
     def new_client(self) -> SimulatedClient:

@@ -186,7 +186,7 @@ class NetworkStage(JournalStage):
             known.end = End(CONTROLLER_RECEIVES[known.role])
         if not resumed:
             self.journal.began(
-                SimpleNamespace(key=known.key, token=known.token, role=known.role, former=line.token)
+                SimpleNamespace(key=known.key, token=known.token, role=known.role, former=line.token, holder="")
             )
         known.line, known.alone_since = line, None
         line.up.clear()

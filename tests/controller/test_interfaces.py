@@ -11,7 +11,11 @@ from ipmpi.errors import ControllerStartError
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.permissions import CONTROLLER_RECEIVES, RECEIVES
 
-CLIENT_TYPES = CONTROLLER_RECEIVES["mec"] | CONTROLLER_RECEIVES["tc"] | CONTROLLER_RECEIVES["monitor"]
+# Who decides about furls decides who comes in: that is left to mec.
+ABOUT_FURLS = {m.GiveFurl, m.ListFurls, m.EndFurls, m.ReplaceSecrets, m.AdmitSets}
+CLIENT_TYPES = (
+    CONTROLLER_RECEIVES["mec"] | CONTROLLER_RECEIVES["tc"] | CONTROLLER_RECEIVES["monitor"]
+) - ABOUT_FURLS
 
 
 def test_the_built_in_ones_are_the_tables() -> None:

@@ -58,7 +58,7 @@ class World:
 
     def begin(self, key: int, role: str) -> None:
         former = bytes([key]) if self.heard else b""
-        self.journal.began(SimpleNamespace(key=key, token=bytes([key]), role=role, former=former))
+        self.journal.began(SimpleNamespace(key=key, token=bytes([key]), role=role, former=former, holder=""))
 
     def say(self, client: int, message: Any) -> None:
         self.journal.told(client, message)

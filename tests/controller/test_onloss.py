@@ -96,10 +96,12 @@ def test_all_are_started_again_with_their_last_names(controller: Controller) -> 
     controller.loses(1, 1)
     told = m.EndSet(f"{OF_TWO} (on_loss='restart')", True)
     assert controller.told() == [(1, told), (2, told)]
+    assert controller.fates.restarted == told.reason
     assert controller.said == [
         f"{OF_TWO}. on_loss='restart': engines 0-3 are restarted, with the names of their last snapshot"
     ]
     controller.register(11, "a", (0, 1))
+    assert controller.fates.restarted == ""
     controller.router.command(CLIENT, m.Command(5, [0], "execute", "execute('x')", b"x"), (), 0)
     given = [message for to, message in controller.told(m.Dispatch) if to == 11]
     assert [(each.method, each.operation, each.ranks) for each in given] == [("restore", b"first", [0, 1])], (

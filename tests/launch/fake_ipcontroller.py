@@ -29,9 +29,25 @@ if mode == "port taken":
     sys.exit(1)
 listener = socket.create_server(("127.0.0.1", options.engine_port))
 os.makedirs(os.path.dirname(options.engine_furl_file), exist_ok=True)
-with open(options.engine_furl_file + ".new", "w") as stream:
-    stream.write(str(listener.getsockname()[1]))
-os.rename(options.engine_furl_file + ".new", options.engine_furl_file)
+
+
+def write_furl(path):
+    with open(path + ".new", "w") as stream:
+        stream.write(str(listener.getsockname()[1]))
+    os.rename(path + ".new", path)
+
+
+def hear():
+    """What ipcluster has for clients, and the launch whose furl it wants; False at the end."""
+    data = os.read(options.lifeline_fd, 65536)
+    for line in data.splitlines():
+        launch = json.loads(line).get("launch")
+        if launch is not None:
+            write_furl(launch["file"])
+    return bool(data)
+
+
+write_furl(options.engine_furl_file)
 
 
 def tell(**what):
@@ -61,8 +77,8 @@ while True:
                 engines.discard(key.fileobj)
                 selector.unregister(key.fileobj)
                 tell(engines=len(engines))
-        elif key.fileobj == options.lifeline_fd and os.read(options.lifeline_fd, 65536):
-            pass  # what ipcluster has for clients
+        elif key.fileobj == options.lifeline_fd and hear():
+            pass
         elif mode != "deaf":
             stop = True
     if stop:

@@ -291,7 +291,7 @@ def test_the_frozen_frame_is_what_was_frozen() -> None:
     assert int.from_bytes(data[4:6], "big") == len(data) - 6
     fields = fields_of(data)
     assert list(fields) == [
-        "kind", "versions", "software", "role", "nonce", "proof", "session", "received", "process",
+        "kind", "versions", "software", "role", "nonce", "proof", "session", "received", "process", "key",
     ]  # fmt: skip
     message = b"ipmpi dialler" + EXPORTER + b"mec" + fields["nonce"]  # type: ignore[operator]
     assert fields["proof"] == hmac.digest(SECRETS["mec"], message, "sha256")

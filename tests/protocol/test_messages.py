@@ -26,6 +26,8 @@ VALUES: dict[Any, Any] = {
     Ids: [0, 5, 70_000],
     Ids | None: [1, 2, 3],
     float | None: 0.25,
+    int | None: 70_000,
+    list[str] | None: ["7ab3", ""],
     list[str]: ["-n", "4"],
     list[bytes]: [b"k" * 16, b""],
     list[tuple[int, int]]: [(1, 0), (70_000, 3)],

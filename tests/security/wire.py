@@ -116,6 +116,7 @@ class Member(Stranger):
                 raise EOFError("the controller did not let us in")
             answer = self.handshake.receive(data)
         assert isinstance(answer, Welcome)
+        self.session = answer.session
         self.connection = Connection(EVERY_MESSAGE)
         # Tests also send frames past the connection, which it could not count.
         self.connection._outbox.acknowledge = lambda received: None  # type: ignore[method-assign]

@@ -83,7 +83,10 @@ def test_a_cancelled_job_is_a_clean_loss(slurm: Slurm, pythons: Callable[[str], 
             pending.get_result()
         assert [kind for kind, _, _ in caught.value.elist] == [EngineLost] * 4
         reasons = [str(error) for _, error, _ in caught.value.elist]
-        assert all(f"SIGTERM, as when job {lost.job} is cancelled" in reason for reason in reasons), lost.output()
+        assert all(f"SIGTERM, as when job {lost.job} is cancelled" in reason for reason in reasons), (
+            reasons,
+            lost.output(),
+        )
         assert not task.done()
         assert tc.queue_status()["scheduled"] == 1, "it waits for other engines"
         assert f"job {lost.job} was cancelled" in lost.said("was cancelled")

@@ -26,6 +26,7 @@ from ..session.waiting import check_waiting
 from .completing import completions, description
 from .objects import EngineObjects
 from .profile import Profile, sampled
+from .queues import queue_statuses
 from .restarting import Restarted, restart
 from .snapshots import Restored, Snapshot, Snapshots, checked_names, checked_seconds, nothing_saved
 
@@ -63,13 +64,7 @@ class EngineControl(EngineObjects):
         wanted = self._wanted(targets)
 
         def finish(rows: list[Any]) -> list[Any]:
-            found = {
-                engine: {"queue": list(waiting), "pending": running or "None", **_busy(*more)}
-                for engines, running, waiting, *more in rows
-                for engine in Ids.unpacked(engines)
-            }
-            order = sorted(found) if wanted is None else wanted
-            return [(engine, found[engine]) for engine in order if engine in found]
+            return queue_statuses(rows, wanted)
 
         return self._request(lambda i: messages.QueueStatus(i, wanted), finish, block, "queue_status")
 
@@ -446,11 +441,6 @@ class EngineControl(EngineObjects):
         method: str,
     ) -> Any:
         return self._calls.request(self, factory, finish, self._waits(block), method)
-
-
-def _busy(going: Sequence[str] = (), seconds: float | None = None) -> dict[str, Any]:
-    sending = {"sending": list(going)} if going else {}
-    return sending if seconds is None else {"seconds": round(seconds, 1), **sending}
 
 
 def _nones(engines: Any) -> list[None]:

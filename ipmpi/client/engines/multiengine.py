@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Literal
 
@@ -13,11 +14,13 @@ from ..display.inipython import fold_failures
 from ..session.calls import Calls
 from ..session.connecting import close_when_unreferenced, connect
 from ..session.enginecount import wait_for_engines
+from ..session.opening import Unpickle, opener_of, restrict
 from ..session.partial import failure_mode, interrupt_mode, seconds_until_told, timeout_mode
 from ..session.results import PendingResult
 from ..session.session import Session
 from ..session.targets import Targets
 from .restarting import loss_mode
+from .sharing import SharedFurl, decide, revoke, rotate, share, shared
 from .simulation import Simulation
 from .views import EngineView
 
@@ -49,6 +52,9 @@ class MultiEngineClient(EngineView):
             :class:`SshSession`.
         proxy: ``'http://host:port'`` of an HTTP proxy, or ``'none'``. By default, if the direct connection fails,
             the proxy in the environment variable ``https_proxy`` or ``all_proxy`` is tried.
+        unpickle: what is opened of the pickles that engines send: ``'all'``, or with ``'safe'`` plain data, arrays
+            and Python's own exceptions only, so that a pickle cannot run code here; see :doc:`/security`.
+        allow: with ``'safe'``: classes and modules, or their names, that are opened as well.
 
     Attributes:
         block: whether calls wait for their results; initially True.
@@ -69,8 +75,12 @@ class MultiEngineClient(EngineView):
         session: Session | None = None,
         ssh: str | SshSession | None = None,
         proxy: str | None = None,
+        unpickle: Unpickle = "all",
+        allow: Iterable[object] = (),
     ) -> None:
+        opener = opener_of(unpickle, allow)
         opened = connect(furl_or_file, "mec", name=name, ssh=ssh, proxy=proxy) if session is None else session
+        restrict(opened, opener)
         role = getattr(opened, "role", "mec")
         if role != "mec":
             opened.close()
@@ -228,6 +238,107 @@ class MultiEngineClient(EngineView):
             ClientError: no such program is attached, or several are.
         """
         return Simulation(session=self._calls.session, program=program, timeout=timeout)
+
+    def share(
+        self,
+        role: Literal["monitor", "tasks"],
+        seconds: float = 8 * 3600.0,
+        *,
+        tasks: int | None = None,
+        size: int | None = None,
+        engines: Targets | None = None,
+        note: str = "",
+    ) -> SharedFurl:
+        """Make a furl for somebody else, which ends by itself; always blocks: :doc:`/howto/share`.
+
+        Args:
+            role: ``'monitor'``: look, and change nothing. ``'tasks'``: what a TaskClient does.
+            seconds: until it ends.
+            tasks: number of tasks that may be submitted with it in all; None for no bound.
+            size: bytes of arguments and functions that may be sent with it in all; None for no bound.
+            engines: those that its holder sees, and on which the tasks run; None for all, also later ones.
+            note: for whom it is.
+
+        Returns:
+            Its id, and the furl itself, which is a secret.
+
+        Raises:
+            TypeError, ValueError: an argument is of another type, or out of range.
+            ClientError: there is no such role, or there are too many furls.
+        """
+        return share(self._calls, role, seconds, tasks, size, engines, note)
+
+    def shared(self) -> list[dict[str, Any]]:
+        """Return what is known of all furls that were given out and have not ended, those of launches included.
+
+        Returns:
+            For each a dict: ``id``, ``role``, ``note``, ``left`` (seconds until its end, or None), ``tasks`` and
+            ``bytes`` (``[used, bound]``, a bound of None is none), ``engines``, and for a launch ``places``
+            (``[used, bound]``). The secrets are not among it.
+        """
+        return shared(self._calls)
+
+    def revoke(self, ids: str | Iterable[str] | None = None) -> list[str]:
+        """End furls that :meth:`share` has made, and the sessions of their holders.
+
+        Args:
+            ids: the id of one, or several; None for all.
+
+        Returns:
+            The ids of those that have ended.
+
+        Raises:
+            TypeError: it is nothing of that kind.
+            ClientError: there is no such furl, or it has ended before.
+        """
+        return revoke(self._calls, ids)
+
+    def rotate(self, now: bool = False) -> dict[str, str]:
+        """Replace the secrets in all furl files of the controller, which goes on.
+
+        Who is connected stays connected, and may reconnect; nobody else comes in with the former furls. Furls that
+        were shared, and those of launches, stay as they are.
+
+        Args:
+            now: end all sessions that were begun with the former furls, those of engines included. This client's
+                goes on as long as its link does.
+
+        Returns:
+            The furl files that were written, by role, on the controller's machine.
+
+        Raises:
+            TypeError: ``now`` is not a bool.
+            FurlError: a file cannot be written.
+        """
+        return rotate(self._calls, now)
+
+    def waiting_engines(self) -> list[dict[str, Any]]:
+        """Return the engine sets that wait to be admitted, with ``ipcontroller --admit ask``.
+
+        Returns:
+            For each a dict: ``set`` (its number), ``engines`` (how many), ``hosts``, ``user``, ``from`` (where it
+            connects from) and ``why`` nobody expects it. Host and user are what it says of itself.
+        """
+        return decide(self._calls, "list", None)
+
+    def admit(self, sets: int | Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """Admit engine sets that wait: their engines are registered.
+
+        Args:
+            sets: the number of one, or several; None for all that wait.
+
+        Returns:
+            What :meth:`waiting_engines` has said of them.
+
+        Raises:
+            TypeError, ValueError: it is nothing of that kind.
+            ClientError: no such set waits.
+        """
+        return decide(self._calls, "admit", sets)
+
+    def turn_away(self, sets: int | Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """Refuse engine sets that wait to be admitted: they end. Arguments and result: see :meth:`admit`."""
+        return decide(self._calls, "refuse", sets)
 
     def close(self) -> None:
         """Close the connection. Commands continue on the engines; results that were not retrieved are lost."""

@@ -8,12 +8,13 @@ from ...protocol.deaths import Death
 from ...protocol.frames import Buffer
 from ...protocol.operations import Outcome
 from ..display.blocks import Output
+from .opening import EVERYTHING, Opener
 
 
 class EngineReply(NamedTuple):
     """The reply of one engine, and its output. ``undone``: error name and text if the command will not run.
 
-    ``death`` is what is known of the end of its process, if that is why.
+    ``death`` is what is known of the end of its process, if that is why. ``opener`` opens what is pickled in it.
     """
 
     engine: int
@@ -23,6 +24,7 @@ class EngineReply(NamedTuple):
     undone: tuple[str, str] | None = None
     printed: Output = Output()
     death: Death | None = None
+    opener: Opener = EVERYTHING
 
 
 def undecodable(engine: int, error: Exception) -> tuple[str, str]:

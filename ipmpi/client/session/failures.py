@@ -12,6 +12,7 @@ from ...crashreport import last_crash
 from ...exits import signal_name
 from ...protocol.deaths import Death
 from ...protocol.operations import Failed
+from .opening import EVERYTHING, Opener
 
 if TYPE_CHECKING:
     from .enginereply import EngineReply
@@ -47,36 +48,48 @@ def kernel_error(name: str, text: str) -> errors.KernelError:
 
 
 def rebuild_exception(
-    failed: Failed, body: Body, engine: int, method: str, args: tuple[Any, ...] = ()
+    failed: Failed,
+    body: Body,
+    engine: int,
+    method: str,
+    args: tuple[Any, ...] = (),
+    opener: Opener = EVERYTHING,
 ) -> BaseException:
     """Return the exception that user code raised on an engine, with attributes that say where.
 
-    If it cannot be unpickled, it is made from its description: an exception of Python or ipmpi of that name, or an
-    UnpickleableException.
+    If it cannot be unpickled, or the opener refuses it, it is made from its description: an exception of Python or
+    ipmpi of that name, or an UnpickleableException.
 
     Returns:
         The exception, with ``_ipython_engine_info`` (``{'engineid', 'method', 'args'}``) and
         ``_ipython_traceback_text`` (the engine's own formatted traceback), which is also shown as its cause.
     """
-    value = _unpickled(body)
-    if value is None:
-        value = error_from_name(failed.type_name, failed.text)
+    value = _unpickled(body, opener, engine)
+    if not isinstance(value, BaseException):
+        refusal, value = value, error_from_name(failed.type_name, failed.text)
+        if refusal:
+            with contextlib.suppress(Exception):
+                value.__notes__ = [f"ipmpi: this is its description only: {refusal}"]
     with contextlib.suppress(Exception):  # users' classes may refuse attributes
         if failed.traceback and value.__cause__ is None:
             value.__cause__ = EngineTraceback(failed.traceback)
     return marked(value, engine, method, args, failed.traceback)
 
 
-def _unpickled(body: Body) -> BaseException | None:
+def _unpickled(body: Body, opener: Opener, engine: int) -> BaseException | str:
+    """The exception; if there is none, why the opener refused it, or ""."""
     if not body:
-        return None
+        return ""
     # If rebuilding fails (a missing module, other constructor arguments), the failure on the engine is still the
     # one to report.
     with contextlib.suppress(Exception):
-        value = serialize.loads(body)
+        try:
+            value = opener.loads(body, engine)
+        except errors.SecurityError as refusal:
+            return str(refusal)
         if isinstance(value, BaseException):
             return value
-    return None
+    return ""
 
 
 Error = TypeVar("Error", bound=BaseException)
@@ -99,7 +112,7 @@ def failure_of(reply: EngineReply, method: str, args: tuple[Any, ...] = ()) -> B
         told = [] if reply.death is None else _told_of(error, reply.death)
         return marked(error, reply.engine, method, args, "\n".join([*told, f"{name}: {text}\n"]))
     if isinstance(reply.outcome, Failed):
-        return rebuild_exception(reply.outcome, reply.body, reply.engine, method, args)
+        return rebuild_exception(reply.outcome, reply.body, reply.engine, method, args, reply.opener)
     return None
 
 

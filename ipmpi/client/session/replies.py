@@ -21,6 +21,7 @@ def values(replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = 
 
     Raises:
         CompositeError: one engine or more failed.
+        SecurityError: a value is not plain data, and the client opens nothing else.
     """
     raise_failures(replies, method, args)
     owners = Counter(id(reply.body) for reply in replies)
@@ -34,7 +35,7 @@ def values(replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = 
         body = id(reply.body)
         if body not in same:
             shared = owners[body] > 1
-            value = serialize.loads(_own_buffers(reply.body, shared))
+            value = reply.opener.loads(_own_buffers(reply.body, shared), reply.engine)
             if not (shared and type(value) in _UNCHANGEABLE):
                 found.append(value)
                 continue

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ... import limits
-from ...errors import ConnectionError, KernelError, internal_error
+from ...errors import ConnectionError, FurlEnded, KernelError, internal_error
 from ...furl import Furl
 from ...ids import Ids
 from ...protocol import messages as m, operations
@@ -36,6 +36,7 @@ from .debuggertalk import DebuggerTalk
 from .enginereply import EngineReply, undecodable
 from .failures import kernel_error
 from .notices import say
+from .opening import EVERYTHING, Opener
 from .partial import CommandFuture, SoFar
 from .prepared import check_text, prepared_here
 from .presence import Presence
@@ -57,6 +58,7 @@ class Session:
         notices: texts that the controller sent unasked, newest last.
         presence: the registered engines.
         debug_channels: those between editors and debugpy.
+        opener: opens what engines have pickled.
     """
 
     def __init__(self, address: Furl, routes: Sequence[Route] = (DIRECT,)) -> None:
@@ -72,6 +74,7 @@ class Session:
         self.role = address.role
         self.controller_id = address.fingerprint.hex()
         self.notices: list[str] = []
+        self.opener: Opener = EVERYTHING
         self.presence = Presence()
         self.tasks: TaskReceiver = NoTasks()
         self.debug_channels = DebugChannels(self.send)
@@ -337,8 +340,11 @@ class Session:
         elif isinstance(message, m.Notice):
             self._notice(message.text)
         elif isinstance(message, m.Goodbye):
-            advice = "Make a new client once a controller runs again (ipcluster -n 4 starts one)"
-            self._shut(f"the controller ended the session: {message.reason}", advice)
+            reason = f"the controller ended the session: {message.reason}"
+            if message.furl:
+                self._shut(reason, "Copy the new furl file, or ask who gave you this one for another", FurlEnded)
+            else:
+                self._shut(reason, "Make a new client once a controller runs again (ipcluster -n 4 starts one)")
 
     def _body(
         self,
@@ -373,7 +379,10 @@ class Session:
             undone = undecodable(message.engines[0], error)
             self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
             return
-        self._replied(message.id, [EngineReply(e, message.ok, outcome, body) for e in message.engines])
+        opener = self.opener
+        self._replied(
+            message.id, [EngineReply(e, message.ok, outcome, body, opener=opener) for e in message.engines]
+        )
 
     def _replied(self, number: int, replies: list[EngineReply]) -> None:
         command = self._commands.get(number)
@@ -468,9 +477,11 @@ class Session:
         self._fail(error)
         self._loop.stop()
 
-    def _shut(self, reason: str, advice: str = "Make a new client to go on") -> None:
+    def _shut(
+        self, reason: str, advice: str = "Make a new client to go on", kind: type[KernelError] = ConnectionError
+    ) -> None:
         self._link.close(reason)
-        self._fail(ConnectionError(f"{reason}. {advice}"))
+        self._fail(kind(f"{reason}. {advice}"))
         self._loop.stop()
 
     def _fail(self, error: KernelError) -> None:

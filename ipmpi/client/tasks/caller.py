@@ -11,11 +11,13 @@ from ..session.calls import of_this_process, registered
 from ..session.connecting import close_when_unreferenced, connect
 from ..session.enginecount import wait_for_engines
 from ..session.functions import Definition
+from ..session.opening import Unpickle, opener_of, restrict
 from ..session.session import Session
 from ..session.taskmessages import TaskReceiver
+from .cachedcalls import CachedCall
 from .dependencies import Dependencies
 from .futures import TaskFuture
-from .mapresults import MapResults
+from .mapresults import Keep, MapResults
 from .submission import futures_in, submit_call, submit_later
 from .submitter import TaskSubmitter
 from .tasktypes import Condition
@@ -47,6 +49,8 @@ class TaskCaller:
         session: see there.
         ssh: see there.
         proxy: see there.
+        unpickle: see there.
+        allow: see there.
     """
 
     def __init__(
@@ -57,8 +61,12 @@ class TaskCaller:
         session: Session | None = None,
         ssh: str | SshSession | None = None,
         proxy: str | None = None,
+        unpickle: Unpickle = "all",
+        allow: Iterable[object] = (),
     ) -> None:
+        opener = opener_of(unpickle, allow)
         opened = connect(furl_or_file, "tc", name=name, ssh=ssh, proxy=proxy) if session is None else session
+        restrict(opened, opener)
         self._session, self._submitter = opened, _submitter_of(opened)
         if session is None:
             close_when_unreferenced(self, opened)
@@ -104,10 +112,22 @@ class TaskCaller:
         depend: Condition | None = None,
     ) -> TaskFuture:
         """Submit ``f(*args, **kwargs)``; arguments that are futures of tasks are replaced by their results."""
+        return self._submit(f, args, kwargs, settings, depend)
+
+    def _submit(
+        self,
+        f: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        settings: TaskSettings,
+        depend: Condition | None = None,
+        cached: CachedCall | None = None,
+    ) -> TaskFuture:
         values = futures_in(f, args, kwargs)
         if values:
-            return submit_later(self._submitter, f, args, kwargs, settings, depend, Dependencies(arguments=values))
-        return submit_call(self._submitter, f, args, kwargs, settings, depend)
+            needs = Dependencies(arguments=values)
+            return submit_later(self._submitter, f, args, kwargs, settings, depend, needs, cached)
+        return submit_call(self._submitter, f, args, kwargs, settings, depend, cached)
 
     def define(self, function: Callable[..., Any]) -> Definition:
         """Pickle a function for tasks, or return the pickle from the cache."""
@@ -120,9 +140,10 @@ class TaskCaller:
         settings: TaskSettings,
         depend: Condition | None = None,
         ordered: bool = True,
+        keep: Keep | None = None,
     ) -> MapResults:
         """Submit one call per row of arguments; :meth:`TaskClient.imap` and :class:`TaskMapper` use this."""
         condition = None if depend is None else self._submitter.define(depend)
-        results = MapResults(self._submitter, ordered)
+        results = MapResults(self._submitter, ordered, keep)
         results.feed(call_terms(definition, settings, True, condition, is_map=True), rows, definition.label)
         return results

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
+from ..session.session import Session
 from ..session.waiting import T
+from .cachedcalls import CachedCall, CachedFunction, CacheInfo, CacheOfClient, P, R, map_cached, plain
 from .caller import TaskCaller
 from .futures import TaskFuture, gather
 from .mapresults import MapResults
 from .resuming import NamedTasks, Resumed, Resuming
+from .taskmap import columns_of
 from .tasktypes import Condition
+from .taskview import TaskView
 from .terms import TaskSettings
 
 if TYPE_CHECKING:
@@ -19,7 +24,16 @@ if TYPE_CHECKING:
 
 
 class FarmInterfaces(TaskCaller):
-    """Base of :class:`~ipmpi.client.TaskClient`."""
+    """Base of :class:`~ipmpi.client.TaskClient`.
+
+    Args:
+        cache: where results of calls with ``cache=True`` are.
+        where, session, how: how to reach the controller, and what is opened; see :class:`TaskCaller`.
+    """
+
+    def __init__(self, cache: CacheOfClient, where: Any, session: Session | None, how: dict[str, Any]) -> None:
+        self._cache = cache
+        super().__init__(where, session=session, **how)
 
     _resuming: Resuming
 
@@ -131,6 +145,88 @@ class FarmInterfaces(TaskCaller):
             TypeError, ValueError: it is no name.
         """
         return self._resuming.forget(name)
+
+    # --- results that are kept -------------------------------------------------------------------------------
+
+    def _cached(self, f: Callable[..., Any], settings: TaskSettings) -> CachedCall:
+        if not callable(f):
+            raise TypeError("a task function must be a FunctionType or another callable")
+        return CachedCall(self._cache.opened(), f, settings.checked().ranks, self._submitter.opener)
+
+    def map_cached(
+        self,
+        func: Callable[..., Any],
+        sequences: Sequence[Iterable[Any]],
+        settings: TaskSettings,
+        depend: Condition | None = None,
+        progress: bool | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """As :meth:`TaskClient.map` with ``cache=True``; that, and views of :meth:`options`, use this."""
+        if not sequences:
+            raise TypeError("map() needs a function and at least one sequence")
+        rows = list(zip(*columns_of(sequences), strict=True))
+        if not callable(func):
+            raise TypeError("a task function must be a FunctionType or another callable")
+        settings = settings.checked()
+        return map_cached(
+            self, self._cache.opened(), plain(func)[0], rows, settings, depend, self._submitter.opener,
+            lambda results: results.collect(progress, return_exceptions),
+        )  # fmt: skip
+
+    @overload
+    def cached(self, f: Callable[P, R], /, **options: Any) -> CachedFunction[P, R]: ...
+    @overload
+    def cached(self, /, **options: Any) -> Callable[[Callable[P, R]], CachedFunction[P, R]]: ...
+    def cached(self, f: Any = None, /, **options: Any) -> Any:
+        """Return a function whose calls are made on engines, and only once: a decorator.
+
+        >>> @tc.cached                                  # doctest: +SKIP
+        ... def energy(volume): ...
+        >>> energy(3.0)                                 # doctest: +SKIP
+        >>> energy.map(volumes)                         # doctest: +SKIP
+
+        It is the same as :meth:`submit` and :meth:`map` with ``cache=True``: see there, and :doc:`/howto/cache`.
+
+        Args:
+            f: a function.
+            **options: options of all its calls, as for :meth:`options`: ``@tc.cached(ranks=4)``.
+
+        Raises:
+            TypeError, ValueError: ``f`` is no function, or an option is unknown or wrong.
+        """
+        self.options(**options)  # wrong ones are refused here, not when the function is defined
+        if f is None:
+            return lambda function: CachedFunction(self, function, options)
+        return CachedFunction(self, f, options)
+
+    @abstractmethod
+    def options(self, **options: Any) -> TaskView:
+        """See :meth:`TaskClient.options`."""
+
+    def cache_info(self) -> CacheInfo:
+        """Return what the cache of this client has, and how many calls of this client were found in it.
+
+        Raises:
+            SecurityError, ClientError: the cache cannot be used.
+        """
+        return self._cache.opened().info()
+
+    def cache_clear(self) -> int:
+        """Forget all results in the cache, also those of other clients with the same folder.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            SecurityError, ClientError: the cache cannot be used.
+        """
+        return self._cache.opened().clear()
+
+    def close(self) -> None:
+        """Close the connection to the controller; results of tasks that have not ended are lost."""
+        super().close()
+        self._cache.close()
 
     # --- for programs that know other farms --------------------------------------------------------------
 

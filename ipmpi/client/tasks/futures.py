@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 from collections import defaultdict
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, as_completed, wait
 from typing import Any, Generic
 
@@ -36,6 +36,7 @@ class TaskFuture(TimedFuture, Generic[T]):
     Attributes:
         engine: the id of the engine on which the task ended; None before that, and if it ended on no engine.
         label: the name of the task in status displays and messages.
+        keep: called with the pickled result of a successful task, in the session's thread; None for nothing.
     """
 
     def __init__(self, submitter: TaskSubmitter, label: str) -> None:
@@ -45,6 +46,7 @@ class TaskFuture(TimedFuture, Generic[T]):
         self.engine: int | None = None
         self.ref: TaskRef | None = None
         self._call: tuple[Any, ...] | None = None
+        self.keep: Callable[[Payload], object] | None = None
         self._withdrawn = self._is_cancelling = False
         # The session's thread stores the pickled result; the first thread that asks for it unpickles it.
         self._unopened: Payload | None = None
@@ -208,6 +210,8 @@ class TaskFuture(TimedFuture, Generic[T]):
         self._times.complete()
         if ok:
             self._submitter.succeeded += 1
+            if self.keep is not None:
+                self.keep(payload)
             if payload:
                 self._unopened = payload
             self.set_result(None)
@@ -229,6 +233,13 @@ class TaskFuture(TimedFuture, Generic[T]):
             self._times.complete()
             self.set_exception(error)
 
+    def found(self, value: Any) -> None:
+        """Complete it with the result of an equal call of before; no task is submitted."""
+        self._value = value
+        self._times.complete()
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # it may have been cancelled meanwhile
+            self.set_result(None)
+
     def place(self, submit: Any) -> None:
         """Submit the task and store its reference, unless it was cancelled before."""
         with self._condition:
@@ -246,13 +257,16 @@ class TaskFuture(TimedFuture, Generic[T]):
         payload = self._unopened
         if payload is None:
             return
+        opener = self._submitter.opener
         value: Any = None
         error: BaseException | None = None
         if self._failed:
-            error = failure_of(payload if isinstance(payload, bytes) else b"".join(payload), self.engine or 0)
+            error = failure_of(
+                payload if isinstance(payload, bytes) else b"".join(payload), self.engine or 0, opener
+            )
         else:
             try:
-                value = value_of(payload)
+                value = value_of(payload, opener, self.engine)
             except Exception as unreadable:  # for instance a class that cannot be imported here
                 error = unreadable
         with self._condition:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final, Literal, overload
+from typing import Any, Final, Literal, Protocol, overload
 
 from ...errors import KernelError, ResultNotCompleted
 from ...limits import TASKS_PER_MESSAGE
@@ -47,6 +47,16 @@ class _Failure:
         self.error = error
 
 
+class Keep(Protocol):
+    """Keeps results of tasks that have succeeded; called in the session's thread, before anybody opens them."""
+
+    def batch(self, batch: ResultBatch) -> None:
+        """Results have come."""
+
+    def large(self, number: int, payload: Payload) -> None:
+        """A large result has come."""
+
+
 class MapResults(Iterator[T], AsyncIterator[T]):
     """An iterator over the results of mapped tasks, which :meth:`TaskClient.imap` returns.
 
@@ -63,7 +73,7 @@ class MapResults(Iterator[T], AsyncIterator[T]):
         ended: a :class:`concurrent.futures.Future` without a value; done when all tasks have ended.
     """
 
-    def __init__(self, submitter: TaskSubmitter, ordered: bool = True) -> None:
+    def __init__(self, submitter: TaskSubmitter, ordered: bool = True, keep: Keep | None = None) -> None:
         self._submitter = submitter
         self._ordered = ordered
         self._groups: list[int] = []
@@ -85,7 +95,7 @@ class MapResults(Iterator[T], AsyncIterator[T]):
         self._fed = False
         self._times = CallTimes()
         self.ended = SessionFuture()
-        self.relay = _Relay(self, submitter)
+        self.relay = _Relay(self, submitter, keep)
 
     __reduce_ex__ = stays_here("its results come to this process. Send list(...) of it")
 
@@ -307,7 +317,7 @@ class MapResults(Iterator[T], AsyncIterator[T]):
             else:
                 numbers, what, payload = arrival
                 for number in numbers:
-                    self._store(number, what if isinstance(what, _Failure) else _opened(payload))
+                    self._store(number, what if isinstance(what, _Failure) else self._open(payload, what))
         return True
 
     def _store(self, number: int, value: Any) -> None:
@@ -321,16 +331,21 @@ class MapResults(Iterator[T], AsyncIterator[T]):
         base, message, body = batch
         indices, lengths = unpack(message.indices), unpack(message.lengths)
         failed = set(unpack(message.failed)) if message.failed else ()
-        values, loads = self._values, pickle.loads
+        opener, values = self._submitter.opener, self._values
         start = 0
         if failed or not self._ordered:
             for position, (index, length) in enumerate(zip(indices, lengths, strict=True)):
                 payload = body[start : start + length]
                 start += length
                 is_failure = position in failed
-                value = _Failure(failure_of(payload, message.engine)) if is_failure else _opened(payload)
+                value = (
+                    _Failure(failure_of(payload, message.engine, opener))
+                    if is_failure
+                    else self._open(payload, message.engine)
+                )
                 self._store(base + index, value)
             return
+        loads = pickle.loads if opener.is_open else lambda payload: opener.loads([payload], message.engine)
         try:
             for index, length in zip(indices, lengths, strict=True):
                 end = start + length
@@ -340,10 +355,16 @@ class MapResults(Iterator[T], AsyncIterator[T]):
             # One cannot be unpickled here: unpickle them one by one.
             start = 0
             for index, length in zip(indices, lengths, strict=True):
-                self._store(base + index, _opened(body[start : start + length]))
+                self._store(base + index, self._open(body[start : start + length], message.engine))
                 start += length
         else:
             self._opened += len(indices)
+
+    def _open(self, payload: Payload, engine: int) -> Any:
+        try:
+            return value_of(payload, self._submitter.opener, engine)
+        except Exception as unreadable:  # for instance a class that cannot be imported here
+            return _Failure(unreadable)
 
     # --- the submitter's side, in the session's thread -------------------------------------------------------
 
@@ -401,15 +422,18 @@ class _Relay:
     close them.
     """
 
-    def __init__(self, results: MapResults, submitter: TaskSubmitter) -> None:
+    def __init__(self, results: MapResults, submitter: TaskSubmitter, keep: Keep | None) -> None:
         self._results = weakref.ref(results)
         self._submitter = submitter
+        self._keep = keep
 
     def batch_arrived(self, batch: ResultBatch) -> None:
         """See :class:`~ipmpi.client.tasks.resulthandlers.ResultsHandler`."""
         failed = count(batch.message.failed)
         self._submitter.failed += failed
         self._submitter.succeeded += count(batch.message.indices) - failed
+        if self._keep is not None:
+            self._keep.batch(batch)
         results = self._results()
         if results is not None:
             results.batch_arrived(batch)
@@ -417,6 +441,8 @@ class _Relay:
     def large_arrived(self, number: int, engine: int, payload: Payload) -> None:
         """See :class:`~ipmpi.client.tasks.resulthandlers.ResultsHandler`."""
         self._submitter.succeeded += 1
+        if self._keep is not None:
+            self._keep.large(number, payload)
         results = self._results()
         if results is not None:
             results.large_arrived(number, engine, payload)
@@ -433,10 +459,3 @@ class _Relay:
         results = self._results()
         if results is not None:
             results.batch_failed(error)
-
-
-def _opened(payload: Payload) -> Any:
-    try:
-        return value_of(payload)
-    except Exception as unreadable:  # for instance a class that cannot be imported here
-        return _Failure(unreadable)

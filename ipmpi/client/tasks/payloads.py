@@ -12,6 +12,7 @@ from ... import errors, limits, serialize
 from ...protocol.frames import Buffer, size_of
 from ...protocol.packed import unpack_failure
 from ..session.failures import marked, rebuild_exception
+from ..session.opening import EVERYTHING, Opener
 
 Payload = bytes | list[Buffer]
 """One pickle of up to ``limits.TASK_PAYLOAD`` bytes, or the segments of a larger body."""
@@ -47,24 +48,24 @@ def packed_rows(rows: Sequence[tuple[Any, ...]], label: str) -> list[Payload]:
     return [whole if len(whole) <= most else [whole] for whole in wholes]  # type: ignore[list-item]
 
 
-def value_of(payload: Payload) -> Any:
-    """Return the object of a payload, None if it is empty; raises what its unpickling raises."""
+def value_of(payload: Payload, opener: Opener = EVERYTHING, engine: int | None = None) -> Any:
+    """Return the object of a payload of an engine, None if it is empty; raises what its unpickling raises."""
     if isinstance(payload, bytes):
-        return serialize.unpickled(payload) if payload else None
+        return opener.loads([payload], engine) if payload else None
     if not payload:
         return None
     stream, *buffers = payload
     # Arrays use the memory of the buffers, and users expect writable arrays.
-    return serialize.loads([stream, *(bytearray(b) if memoryview(b).readonly else b for b in buffers)])
+    return opener.loads([stream, *(bytearray(b) if memoryview(b).readonly else b for b in buffers)], engine)
 
 
-def failure_of(payload: Buffer, engine: int) -> Exception:
+def failure_of(payload: Buffer, engine: int, opener: Opener = EVERYTHING) -> Exception:
     """Return the exception of a task that failed on ``engine``; see :func:`ipmpi.errors.raisable`."""
     try:
         failed, body = unpack_failure(payload)
     except (ValueError, msgspec.DecodeError) as error:
         return errors.RemoteProtocolError(f"engine {engine} sent a failure that cannot be decoded: {error}")
-    raised = errors.raisable(rebuild_exception(failed, body, engine, "run"), "the task")
+    raised = errors.raisable(rebuild_exception(failed, body, engine, "run", opener=opener), "the task")
     return marked(raised, engine, "run", (), failed.traceback)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..session.functions import Definition
+from .cachedcalls import CachedCall
 from .dependencies import Dependencies, Parent
 from .futures import TaskFuture
 from .payloads import Payload, packed, packed_arguments
@@ -63,13 +64,16 @@ def submit_call(
     kwargs: dict[str, Any],
     settings: TaskSettings,
     depend: Callable[[dict[str, Any]], bool] | None,
+    cached: CachedCall | None = None,
 ) -> TaskFuture:
-    """Submit a call that depends on no other task."""
+    """Submit a call that depends on no other task, unless an equal one was made before."""
     definition = submitter.define(function)
     condition = None if depend is None else submitter.define(depend)
     terms = call_terms(definition, settings, not kwargs, condition)
-    payload = _payload(definition, args, kwargs)
     future = TaskFuture(submitter, definition.label)
+    if cached is not None and cached.look(future, args, kwargs):
+        return future
+    payload = _payload(definition, args, kwargs)
     future.ref = submitter.submit_one(terms, payload, future)
     return future
 
@@ -82,15 +86,27 @@ def submit_later(
     settings: TaskSettings,
     depend: Callable[[dict[str, Any]], bool] | None,
     needs: Dependencies,
+    cached: CachedCall | None = None,
 ) -> TaskFuture:
-    """Submit a call once the tasks it depends on allow; futures among its arguments become their results."""
+    """Submit a call once the tasks it depends on allow; futures among its arguments become their results.
+
+    If an equal call was made before, nothing is waited for but these arguments.
+    """
     settings = settings.checked()
     definition = submitter.define(function)
     condition = None if depend is None else submitter.define(depend)
     future = TaskFuture(submitter, definition.label)
 
+    is_known = not futures_in(function, args, kwargs)
+    if cached is not None and is_known and cached.look(future, args, kwargs):
+        return future
+
     def start() -> None:
         given, named = tuple(map(_resolved, args)), {name: _resolved(value) for name, value in kwargs.items()}
+        # Again, since arguments may have changed until now, when they are pickled.
+        if cached is not None and cached.look(future, given, named, again=is_known):
+            submitter.held.discard(future)
+            return
         payload = _payload(definition, given, named)
         terms = call_terms(definition, settings, not named, condition, *needs.references())
         future.place(lambda: submitter.submit_one(terms, payload, future))

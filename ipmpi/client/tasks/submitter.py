@@ -25,6 +25,7 @@ from ...protocol.frames import Buffer, size_of
 from ...protocol.packed import count, pack, unpack
 from ..session.failures import kernel_error
 from ..session.functions import Definition, FunctionCache
+from ..session.opening import Opener
 from ..session.username import user_name
 from ..session.waiting import SessionFuture, check_waiting
 from .payloads import Payload
@@ -74,6 +75,11 @@ class TaskSubmitter:
         """Number of ended tasks without an id; changed in the session's thread."""
         self.held: set[object] = set()
         """Calls that wait in the client for other tasks."""
+
+    @property
+    def opener(self) -> Opener:
+        """Opens what engines have pickled."""
+        return self._wire.opener
 
     @property
     def is_busy(self) -> bool:
@@ -316,15 +322,12 @@ class TaskSubmitter:
             if known.uses == 0:
                 self._idle[definition.key] = known.size
         keys = []
-        while len(self._idle) > IDLE_FUNCTIONS or (len(self._idle) > 1 and self._idle_size() > limits.FUNCTION):
-            key, _ = self._idle.popitem(last=False)
-            del self._functions[key]
-            keys.append(key)
+        most = limits.FUNCTION
+        while len(self._idle) > IDLE_FUNCTIONS or (len(self._idle) > 1 and sum(self._idle.values()) > most):
+            keys.append(self._idle.popitem(last=False)[0])
+            del self._functions[keys[-1]]
         if keys:
             self._wire.send(m.ForgetFunctions(keys))
-
-    def _idle_size(self) -> int:
-        return sum(self._idle.values())
 
     def _forget(self, group: SubmittedGroup) -> None:
         with self._lock:

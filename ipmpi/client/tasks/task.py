@@ -11,10 +11,13 @@ from ...protocol import messages
 from ...protocol.packed import unpack
 from ...transport.ssh.ssh import SshSession
 from ..session import given
+from ..session.functions import OfThisProgram
+from ..session.opening import Unpickle
 from ..session.progress import Progress
 from ..session.results import wait_until_done
 from ..session.session import Session
 from ..session.waiting import T, check_waiting
+from .cachedcalls import CACHE_BYTES, CacheOfClient, plain
 from .farminterfaces import FarmInterfaces
 from .futures import TaskFuture
 from .resuming import Resuming
@@ -47,6 +50,9 @@ class TaskClient(FarmInterfaces):
         ssh, proxy: how to reach the controller, as for :class:`~ipmpi.client.MultiEngineClient`.
         detach: whether its tasks go on when the client has vanished: killed, crashed, or cut off for too long.
             Those with a name go on also when it is closed. :meth:`resume` finds them.
+        unpickle, allow: which pickles of engines are opened, as there.
+        cache_folder: where results of calls with ``cache=True`` are; None: in IPython's folder, for all clusters.
+        cache_bytes: the size that they may have together. Those that were not used for the longest time leave.
 
     Raises:
         ValueError, FurlError, ConnectionError, SecurityError: as :class:`~ipmpi.client.MultiEngineClient`.
@@ -63,9 +69,14 @@ class TaskClient(FarmInterfaces):
         session: Session | None = None,
         ssh: str | SshSession | None = None,
         proxy: str | None = None,
+        unpickle: Unpickle = "all",
+        allow: Iterable[object] = (),
+        cache_folder: str | os.PathLike[str] | None = None,
+        cache_bytes: int = CACHE_BYTES,
         detach: bool = True,
     ) -> None:
-        super().__init__(furl_or_file, name=name, session=session, ssh=ssh, proxy=proxy)
+        how = {"name": name, "ssh": ssh, "proxy": proxy, "unpickle": unpickle, "allow": allow}
+        super().__init__(CacheOfClient(cache_folder, cache_bytes), furl_or_file, session, how)
         if not detach:
             self._submitter.end_with_client()
         self._resuming = Resuming(self._submitter)
@@ -279,6 +290,7 @@ class TaskClient(FarmInterfaces):
         same_node: bool = False,
         name: str = "",
         detach: bool | None = None,
+        cache: bool = False,
         **kwargs: Any,
     ) -> TaskFuture[T]:
         """Call ``f(*args, **kwargs)`` on the first free engine; returns at once.
@@ -298,9 +310,9 @@ class TaskClient(FarmInterfaces):
             depend: see there.
             ranks: see there.
             same_node: see there.
-            name: a name under which :meth:`resume` finds the task again, also in another process, on another
-                machine and after this client was closed. Several tasks may have the same name.
+            name: under which :meth:`resume` finds it again, also in another process. Several may have the same.
             detach: whether the task goes on when this client is gone; None: as the client was asked.
+            cache: whether the result of an equal call of before will do; see :doc:`/howto/cache`.
             **kwargs: its keyword arguments.
 
         Returns:
@@ -309,11 +321,12 @@ class TaskClient(FarmInterfaces):
         Raises:
             SerializationError: the function or an argument cannot be pickled; the message names it.
             TypeError, ValueError: an option is wrong, or also a parameter of ``f``: see :meth:`options`.
+                Or, with ``cache``, nothing tells whether two such calls are equal; the message names the argument.
             IndexError: ``after`` or ``follow`` is a task id that does not exist.
         """
         settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node, name=name, detach=detach)
-        check_meaning(f, len(args), settings, depend=depend, after=after, follow=follow)
-        return self.call(f, args, kwargs, settings, depend, after, follow)
+        check_meaning(f, len(args), settings, depend=depend, after=after, follow=follow, cache=cache or None)
+        return self.call(f, args, kwargs, settings, depend, after, follow, bool(cache))
 
     def options(self, **options: Any) -> TaskView:
         """Return a view of this client that sets options of :meth:`submit` for all its calls.
@@ -337,14 +350,18 @@ class TaskClient(FarmInterfaces):
         depend: Condition | None = None,
         after: Tasks | None = None,
         follow: TaskFuture | int | None = None,
+        cache: bool = False,
     ) -> TaskFuture:
         """Submit ``f(*args, **kwargs)``; :meth:`submit` and views of :meth:`options` use this."""
+        f, always = plain(f)
+        cached = self._cached(f, settings) if cache or always else None
+        what = f if cached is None else OfThisProgram(f)
         if after is None and follow is None:
-            future = super().call(f, args, kwargs, settings, depend)
+            future = self._submit(what, args, kwargs, settings, depend, cached)
         else:
             needs = dependencies_of(self._record, after, follow, futures_in(f, args, kwargs))
-            future = submit_later(self._submitter, f, args, kwargs, settings, depend, needs)
-        future.remember((f, args, kwargs, settings, depend, after, follow))
+            future = submit_later(self._submitter, what, args, kwargs, settings, depend, needs, cached)
+        future.remember((f, args, kwargs, settings, depend, after, follow, cached is not None))
         return future
 
     @overload
@@ -382,6 +399,7 @@ class TaskClient(FarmInterfaces):
         progress: bool | None = None,
         return_exceptions: Literal[False] = False,
         name: str = "",
+        cache: bool = False,
     ) -> list[T]: ...
     @overload
     def map(
@@ -391,6 +409,7 @@ class TaskClient(FarmInterfaces):
         progress: bool | None = None,
         return_exceptions: bool,
         name: str = "",
+        cache: bool = False,
     ) -> list[T | BaseException]: ...
     def map(
         self,
@@ -399,6 +418,7 @@ class TaskClient(FarmInterfaces):
         progress: bool | None = None,
         return_exceptions: bool = False,
         name: str = "",
+        cache: bool = False,
     ) -> list[Any]:
         """Call ``func`` on the items of the sequences, one task per item, and wait for all results.
 
@@ -409,6 +429,7 @@ class TaskClient(FarmInterfaces):
             return_exceptions: whether the exception of a call that failed takes the place of its result in the
                 list, so that all calls are made.
             name: as for :meth:`submit`. They go on when the wait ends early, by an exception or Ctrl-C.
+            cache: as for :meth:`submit`.
 
         Returns:
             The list of results, in the order of the items.
@@ -417,7 +438,10 @@ class TaskClient(FarmInterfaces):
             Exception: the exception of the first item, in this order, that failed, unless ``return_exceptions``
                 is set. Tasks that have not started are cancelled then.
             ValueError: the sequences differ in length.
+            TypeError: with ``cache``, as :meth:`submit`.
         """
+        if cache or plain(func)[1]:
+            return self.map_cached(func, sequences, TaskSettings(name=name), None, progress, return_exceptions)
         return self.mapper().map(
             func, *sequences, progress=progress, return_exceptions=return_exceptions, name=name
         )
@@ -470,7 +494,7 @@ class TaskClient(FarmInterfaces):
     def _record(self, taskid: int, unknown: str) -> TaskRecord:
         number = task_id(taskid)
         with self._lock:
-            try:
-                return self._records[number]
-            except KeyError:
-                raise IndexError(unknown.format(given.shown(number))) from None
+            record = self._records.get(number)
+        if record is None:
+            raise IndexError(unknown.format(given.shown(number)))
+        return record

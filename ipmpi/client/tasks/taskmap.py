@@ -112,9 +112,7 @@ class TaskMapper:
         """
         if not sequences:
             raise TypeError("map() needs a function and at least one sequence")
-        columns = [list(sequence) for sequence in sequences]
-        if len({len(column) for column in columns}) > 1:
-            raise ValueError("all sequences must have equal length")
+        columns = columns_of(sequences)
         if not callable(func):
             raise TypeError("a task function must be a FunctionType or another callable")
         definition = self.task_client.define(func)
@@ -143,6 +141,14 @@ class TaskMapper:
         task = _ItemTask(func, item, None, *options)
         task.definition = definition
         return task
+
+
+def columns_of(sequences: Iterable[Iterable[Any]]) -> list[list[Any]]:
+    """Return the sequences as lists; raises ValueError if they differ in length."""
+    columns = [list(sequence) for sequence in sequences]
+    if len({len(column) for column in columns}) > 1:
+        raise ValueError("all sequences must have equal length")
+    return columns
 
 
 class TaskParallelFunction:

@@ -151,16 +151,17 @@ class TaskRecord:
 
     def _make_result(self) -> tuple[bool, Any]:
         task, end, failure = self._current.task, self._end, self._error
+        opener = self._submitter.opener
         value: Any = None
         if end is None:
             if not isinstance(task, StringTask) or not isinstance(failure, (*_FAILURES, DependencyError)):
                 return False, failure
         elif not end.ok:
             payload = end.payload
-            failure = failure_of(payload if isinstance(payload, bytes) else b"".join(payload), end.engine)
+            failure = failure_of(payload if isinstance(payload, bytes) else b"".join(payload), end.engine, opener)
         else:
             try:
-                value = task.process_result(value_of(end.payload))
+                value = task.process_result(value_of(end.payload, opener, end.engine))
             except Exception as unreadable:  # for instance a class that cannot be imported here
                 failure = unreadable
         if isinstance(task, StringTask):

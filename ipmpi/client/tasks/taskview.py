@@ -10,15 +10,20 @@ from typing import Any, Literal, Protocol, overload
 
 from ..session.functions import label_of
 from ..session.waiting import T
+from .cachedcalls import plain
 from .calloptions import checked_options, settings_of
 from .futures import TaskFuture
 from .mapresults import MapResults
 from .submission import Tasks
+from .taskmap import columns_of
 from .tasktypes import Condition
 from .terms import TaskSettings
 
 PARENTS = frozenset({"after", "follow"})
 """Options that refer to other tasks."""
+
+_OWN = PARENTS | {"cache"}
+"""Options that calls of executors and pools do not have."""
 
 
 class TaskCalls(Protocol):
@@ -33,8 +38,20 @@ class TaskCalls(Protocol):
         depend: Condition | None = None,
         after: Tasks | None = None,
         follow: TaskFuture | int | None = None,
+        cache: bool = False,
     ) -> TaskFuture:
         """Submit ``f(*args, **kwargs)``."""
+
+    def map_cached(
+        self,
+        func: Callable[..., Any],
+        sequences: Sequence[Iterable[Any]],
+        settings: TaskSettings,
+        depend: Condition | None = None,
+        progress: bool | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """Submit the calls of which no result is kept, and wait for all results."""
 
     def call_each(
         self,
@@ -57,28 +74,35 @@ class TaskView:
     def __init__(self, client: TaskCalls, options: dict[str, Any]) -> None:
         self._client = client
         self._parents = {name: value for name, value in options.items() if name in PARENTS}
-        self._options = checked_options({n: value for n, value in options.items() if n not in PARENTS})
+        self._cache = bool(options.get("cache", False))
+        self._options = checked_options({n: value for n, value in options.items() if n not in _OWN})
         self._settings = settings_of(self._options)
 
     def __repr__(self) -> str:
-        given = {**self._options, **self._parents}
+        given = self._given()
         return f"<TaskView: {', '.join(f'{name}={value!r}' for name, value in given.items()) or 'no options'}>"
 
     def options(self, **options: Any) -> TaskView:
         """Return a view with these options in addition; see :meth:`TaskClient.options`."""
-        return TaskView(self._client, {**self._options, **self._parents, **options})
+        return TaskView(self._client, {**self._given(), **options})
+
+    def _given(self) -> dict[str, Any]:
+        return {**self._options, **self._parents, **({"cache": True} if self._cache else {})}
 
     def submit(self, f: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture[T]:
         """Call ``f(*args, **kwargs)`` on an engine, as :meth:`TaskClient.submit`; returns at once."""
         depend = self._options.get("depend")
-        return self._client.call(f, args, kwargs, self._settings, depend, **self._parents)
+        return self._client.call(f, args, kwargs, self._settings, depend, **self._parents, cache=self._cache)
 
     def imap(self, f: Callable[..., T], /, *iterables: Iterable[Any], ordered: bool = True) -> MapResults[T]:
         """As :meth:`TaskClient.imap`, with the options of this view.
 
         Raises:
-            TypeError: ``after`` or ``follow`` is among the options: they apply to :meth:`submit` only.
+            TypeError: ``after`` or ``follow`` is among the options: they apply to :meth:`submit` only. Or
+                ``cache`` is, which applies to :meth:`submit` and :meth:`map`.
         """
+        if self._cache:
+            raise TypeError("cache=True is an option of submit and map; imap does not look for results of before")
         if self._parents:
             raise TypeError("after and follow are options of submit; the tasks of a map wait for no others")
         return self._client.call_each(f, iterables, self._settings, self._options.get("depend"), ordered)
@@ -107,10 +131,10 @@ class TaskView:
         return_exceptions: bool = False,
     ) -> list[Any]:
         """As :meth:`TaskClient.map`, with the options of this view."""
-        columns: list[Sequence[Any]] = [list(sequence) for sequence in sequences]
-        if len({len(column) for column in columns}) > 1:
-            raise ValueError("all sequences must have equal length")
-        return self.imap(func, *columns).collect(progress, return_exceptions)
+        if (self._cache or plain(func)[1]) and not self._parents:
+            settings, depend = self._settings, self._options.get("depend")
+            return self._client.map_cached(func, sequences, settings, depend, progress, return_exceptions)
+        return self.imap(func, *columns_of(sequences)).collect(progress, return_exceptions)
 
 
 def check_meaning(function: Callable[..., Any], positional: int, settings: TaskSettings, **others: object) -> None:

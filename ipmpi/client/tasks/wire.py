@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from ...errors import KernelError
 from ...protocol import messages as m
 from ...protocol.frames import Buffer
+from ..session.opening import Opener
 
 OnError = Callable[[BaseException], object]
 
@@ -19,6 +20,10 @@ class Wire(Protocol):
     @property
     def failure(self) -> KernelError | None:
         """Why the session has ended; None if it has not."""
+
+    @property
+    def opener(self) -> Opener:
+        """Opens what engines have pickled."""
 
     @property
     def is_journalled(self) -> bool:

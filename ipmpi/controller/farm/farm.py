@@ -74,6 +74,7 @@ class Farm:
             self._table, self._sets, self._waiting, self.functions, self.aborts, large, self._forget
         )
         self.recovery = FarmRecovery(self._table, self._sets, self.functions, self._ready)
+        self.limit_to = self._table.limit_to
         self._look_at: float | None = None
         self.on_closed: Callable[[TaskGroup], None] = lambda group: None
         self.stale_results = 0
@@ -371,8 +372,7 @@ class Farm:
     def _ready(self, group: TaskGroup) -> None:
         """A group is ready to be run."""
         group.rank = self._rank(group, group.count)
-        need = self._need(group)
-        self._waiting.add(need, group.rank, group, 0, group.count)
+        self._waiting.add(self._need(group), group.rank, group, 0, group.count)
 
     def _closed(self, group: TaskGroup) -> None:
         """A group has ended."""
@@ -393,7 +393,7 @@ class Farm:
         options = group.options
         return Need(
             options.width, options.same_node, group.follow, group.condition, barred, strikes > 0,
-            rounded_up(options.expected), strikes > 1,
+            rounded_up(options.expected), strikes > 1, group.only,
         )  # fmt: skip
 
     def _requeue(self, group: TaskGroup, indices: list[int], rank: tuple[float, ...]) -> None:

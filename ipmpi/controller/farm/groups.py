@@ -81,6 +81,7 @@ class TaskGroup:
         unfinished: number of tasks that have not ended, or that a set still has.
         children: by index, the groups that wait for that task.
         missing: number of tasks that this group waits for.
+        only: ids of the engines on which its client may run tasks; None for all.
         follows: the task on whose engine it must run, if any; ``follow``: its incarnation, once known.
     """
 
@@ -99,6 +100,7 @@ class TaskGroup:
         "lengths",
         "missing",
         "offsets",
+        "only",
         "options",
         "payload",
         "priority",
@@ -141,6 +143,7 @@ class TaskGroup:
         self.unfinished = self.count
         self.rank: tuple[float, ...] = ()
         self.condition: Condition | None = None
+        self.only: frozenset[int] | None = None
         self.children: dict[int, list[TaskGroup]] | None = None
         self.missing = 0
         self.follows = message.options.follow
@@ -161,7 +164,7 @@ class TaskGroup:
     @property
     def is_movable(self) -> bool:
         """Whether any set could run these tasks."""
-        return self.options.width == 1 and self.follows is None and self.condition is None
+        return self.options.width == 1 and self.follows is None and self.condition is None and self.only is None
 
     @property
     def is_large(self) -> bool:

@@ -127,8 +127,9 @@ class Need(NamedTuple):
     """The requirements of waiting tasks.
 
     ``width`` ranks together, on one node if ``same_node``; the engine of ``incarnation`` unless that is 0; no rank
-    that refused ``condition``, and none of the ``barred``. ``alone``: no other task on its rank; ``sole``: none in
-    its set. A task does not start if less than ``expected`` seconds are left.
+    that refused ``condition``, none of the ``barred``, and if there is ``only``, an engine with one of these ids.
+    ``alone``: no other task on its rank; ``sole``: none in its set. A task does not start if less than
+    ``expected`` seconds are left.
     """
 
     width: int = 1
@@ -139,16 +140,18 @@ class Need(NamedTuple):
     alone: bool = False
     expected: float = 0.0
     sole: bool = False
+    only: frozenset[int] | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether any engine can run it."""
-        return self.width == 1 and not self.incarnation and self.condition is None and not self.barred
+        may_be_anywhere = self.condition is None and not self.barred and self.only is None
+        return self.width == 1 and not self.incarnation and may_be_anywhere
 
     def ranks(self, set_state: SetState) -> list[int] | None:
         """Return the ranks of a set that may run it, [] for all; None if there are not enough."""
         refused = self.condition.refused if self.condition is not None else ()
-        if not self.incarnation and not refused and not self.barred:
+        if not self.incarnation and not refused and not self.barred and self.only is None:
             allowed: list[int] = []
             enough = len(set_state.incarnations) >= self.width
         else:
@@ -158,6 +161,7 @@ class Need(NamedTuple):
                 if incarnation.number not in refused
                 and incarnation.number not in self.barred
                 and self.incarnation in (0, incarnation.number)
+                and (self.only is None or incarnation.id in self.only)
             ]
             enough = len(allowed) >= self.width
         if enough and self.same_node:
@@ -279,8 +283,8 @@ class SetStates:
         ):
             return Verdict.OPEN
         if need.barred:
-            anyone = Need(need.width, need.same_node, need.incarnation)
-            others = Need(need.width, need.same_node, need.incarnation, None, need.barred)
+            anyone = need._replace(condition=None, barred=frozenset())
+            others = need._replace(condition=None)
             possible = [set_state for set_state in places if anyone.ranks(set_state) is not None]
             if possible and all(others.ranks(set_state) is None for set_state in possible):
                 return Verdict.REJECTED

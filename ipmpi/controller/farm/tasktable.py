@@ -53,6 +53,7 @@ class _Client:
     groups: dict[int, TaskGroup] = field(default_factory=dict)
     records: dict[int, EndedGroup] = field(default_factory=dict)
     conditions: dict[bytes, Condition] = field(default_factory=dict)
+    only: frozenset[int] | None = None
     held: int = 0
 
 
@@ -113,9 +114,18 @@ class TaskTable:
             group.condition = state.conditions.setdefault(message.options.operation, Condition())
             group.condition.groups += 1
         state.held += len(group.payload)
+        group.only = state.only
         state.groups[group.id] = self.groups[group.serial] = group
         self.scheduled += group.count
         return group
+
+    def limit_to(self, client: int, only: frozenset[int] | None) -> None:
+        """A client's tasks run on these engines only; None for all. It has no tasks yet, or they are withheld."""
+        if only is not None:
+            state = self._clients.setdefault(client, _Client())
+            state.only = only
+            for group in state.groups.values():
+                group.only = only
 
     # --- what comes back from a journal ----------------------------------------------------------------------
 

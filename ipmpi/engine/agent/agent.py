@@ -25,6 +25,7 @@ from ...ranges import ranks_named
 from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
+from ...username import user_name
 from .controllerfaults import ControllerFaults
 from .deathcertificate import Thinning
 from .debuggers import Debuggers
@@ -172,7 +173,7 @@ class Agent:
         ids = [self._ids[engine.rank] for engine in self._offered if engine.rank in self._ids]
         offer = m.Register(
             self._offered, self._mpi, self._python, ids,
-            launch=self.launch, on_loss=self.on_loss, program=self.program,
+            launch=self.launch, on_loss=self.on_loss, program=self.program, user=user_name(),
         )  # fmt: skip
         for part in parts(offer):
             self.send_up(part)

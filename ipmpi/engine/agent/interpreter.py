@@ -128,6 +128,11 @@ class Interpreter:
         self._lock = threading.Lock()
         self._layout: _Layout | UnreadableError | None = None
 
+    @property
+    def is_known(self) -> bool | None:
+        """Whether stacks can be read; None before the first one was."""
+        return None if self._layout is None else isinstance(self._layout, _Layout)
+
     def stack(self, pid: int) -> list[PythonFrame]:
         """Return the frames of the main thread of a process, innermost first. For threads other than the main one.
 
@@ -157,6 +162,8 @@ class Interpreter:
         return _frames(memory, layout, self._main + slide, pid, slide)
 
     def _calibrated(self) -> _Layout:
+        if isinstance(self._layout, _Layout):  # forked processes cannot wait for a thread that has the lock
+            return self._layout
         with self._lock:
             if self._layout is None:
                 try:

@@ -108,6 +108,7 @@ class LocalRank:
         has_left: whether it has announced its end.
         exit_status: how its process has ended, as of ``os.waitpid``; None while that is not known.
         on_sent: called after each packet for it.
+        crash_file: what it leaves that cannot speak any more.
         stack_pipe: through which it tells its stack on a signal.
         debug_port: where debugpy is attached to it, once it has registered.
     """
@@ -136,7 +137,7 @@ class LocalRank:
         self.has_left = False
         self.exit_status: int | None = None
         self.on_sent: Callable[[], object] = lambda: None
-        self._crash_file = CrashFile()
+        self.crash_file = CrashFile()
         self._block: ControlBlock | None = None
         self._block_file = -1
         self._output_files: list[int] = []
@@ -249,7 +250,7 @@ class LocalRank:
     def close(self) -> None:
         """Close its socket and its control block."""
         self._link.close()
-        self._crash_file.close()
+        self.crash_file.close()
         self._close_output()
         self._close_stack_pipe()
 
@@ -347,7 +348,7 @@ class LocalRank:
             elif isinstance(message, rm.RankHello):
                 self.hello, self.pid = message, message.pid
                 self._block_file = os.dup(files[0])
-                self._crash_file = CrashFile(os.dup(files[1]) if len(files) > 1 else -1)
+                self.crash_file = CrashFile(*map(os.dup, files[1:]))
                 self._node.rank_said(self, message)
             elif isinstance(message, rm.OutputPipes):
                 self._output_files, files[:] = list(files), []
@@ -445,7 +446,7 @@ class LocalRank:
                 return None, reason
             return certificate(self.hello.rank, self.pid, self.hello.host, self._evidence(now, memory))
         finally:
-            self._crash_file.close()
+            self.crash_file.close()
 
     def _evidence(self, now: float, memory: MemoryFacts) -> Evidence:
         """Return what is found here of its end. Everything that it has printed is read, and told."""
@@ -456,7 +457,7 @@ class LocalRank:
         ran, since = self.running() or ("", now)
         ran = command_in_words(ran, self.operation)
         return Evidence(
-            self.exit_status, abort, memory, ran, now - since, last_lines(printed), self._crash_file.read(),
+            self.exit_status, abort, memory, ran, now - since, last_lines(printed), self.crash_file.read(),
             next(iter(self.calls(1)), None),
         )  # fmt: skip
 

@@ -6,7 +6,6 @@ processes of its ranks and of the launcher, so it notices their ends whatever th
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import signal
@@ -28,6 +27,7 @@ from .idsfile import IdsFile
 from .localrank import LastPacket, LocalRank
 from .memorywatch import MemoryWatch
 from .nodelinks import NodeLinks
+from .rankends import CAUSE_WITHIN, RankEnds, got, job_of
 from .tree import TreePosition, place
 from .uplink import link_up
 from .watch import RankDescriptors, exit_status, open_pidfd, send_signal
@@ -38,8 +38,6 @@ _RETRY_LONGEST = 2.0
 """Longest pause in seconds between attempts to reach the controller, which may start at any time."""
 _STATUS_WITHIN = 0.2
 """Seconds to wait, after a rank's socket has closed, for the exit status of its process."""
-_MEANT_FOR_ALL = 5.0
-"""Seconds for which a signal to one rank explains the ends of others."""
 
 
 class NodeAgent:
@@ -67,8 +65,7 @@ class NodeAgent:
         self._last_packet = LastPacket()
         self._memory = MemoryWatch(self.loop, lambda: self._ranks)
         self._ranks: dict[LocalRank, RankDescriptors] = {}
-        self._ending: dict[LocalRank, str] = {}
-        """Ranks that are ending, in the order of their sockets' ends, with the reason once it is known."""
+        self._rank_ends = RankEnds()
         self._expected = 0  # ranks on this node; 0 while unknown
         self._links: NodeLinks | None = None
         self._position = TreePosition(None, [])
@@ -77,11 +74,10 @@ class NodeAgent:
         self._registered = False
         self._is_complete = False
         self._ids_file = IdsFile("", 0)
-        self._told_to_end = "", -math.inf
-        """The last signal to a rank that explains its end, and its time."""
         self._stopping = False
         self._failure = ""
         self._launcher: int | None = None
+        self._launcher_pid = 0
         self._told: set[str] = set()
         self._retry = _RETRY
         self._give_up_at = 0.0
@@ -190,6 +186,7 @@ class NodeAgent:
             except (ProcessLookupError, OSError):
                 return
             if self._launcher is not None:
+                self._launcher_pid = hello.launcher
                 self.loop.register(self._launcher, READ, lambda _events: self._launcher_ended())
 
     @property
@@ -327,16 +324,18 @@ class NodeAgent:
     # --- the ranks -----------------------------------------------------------------------------------------
 
     def _signalled(self, local: LocalRank, name: str) -> None:
-        if self.agent is None:
-            return
+        reason = got(name, job_of(local))
         if name == "SIGUSR1":
-            self.agent.end.warned()
+            if self.agent is not None:
+                self.agent.end.warned()
             return
-        job = local.hello.job if local.hello is not None else ""
-        why = f", as when job {job} is cancelled or its time is up" if job else ""
+        self._rank_ends.told(reason, self.loop.now())
+        if self.agent is None:
+            self._end_forming(reason)
+            return
         self._end_later(local)
-        self._told_to_end = f"got {name}{why}", self.loop.now()
-        self.agent.leave(local, self._told_to_end[0])
+        self.agent.leave(local, reason)
+        self._report()
 
     def terminated(self) -> None:
         """Handle SIGTERM, which all processes of a job get, the ranks as well."""
@@ -375,16 +374,17 @@ class NodeAgent:
         closed kills all other ranks, and some of those may end sooner.
         """
         if local in self._ranks:
-            self._ending[local] = how or self._ending.get(local, "")
-        while self._ending:
-            first, how = next(iter(self._ending.items()))
-            if not how:
-                return
-            self._ended(first, how)
+            self._rank_ends.begins(local, self.loop.now(), how)
+        self._report()
+
+    def _report(self) -> None:
+        self._decide()
+        while (due := self._rank_ends.due()) is not None:
+            self._ended(*due)
 
     def _ended(self, local: LocalRank, reason: str) -> None:
         """A rank is gone."""
-        self._ending.pop(local, None)
+        self._rank_ends.over(local)
         known = self._ranks.pop(local, None)
         if known is None:
             return
@@ -392,6 +392,7 @@ class NodeAgent:
             self.loop.unregister(known.pidfd)
             os.close(known.pidfd)
         os.close(known.lifeline)
+        farewell = self._rank_ends.farewell(local, self.loop.now())
         death, reason = local.certificate(self.loop.now(), self._memory.ended(local.pid), reason)
         local.break_off()
         if self.agent is None:
@@ -401,44 +402,41 @@ class NodeAgent:
                 self._end_forming("no rank is left")
                 self._look_whether_over()
             return
-        farewell = self._farewell(local)
         self.agent.rank_lost(local, farewell or reason, bool(farewell), None if farewell else death)
         self._look_whether_over()
 
-    def _farewell(self, local: LocalRank) -> str:
-        """Return by what a rank was told to end; "" if it ended by itself.
-
-        A launcher forwards a signal to all, and kills those that are left when others have ended: also one that
-        has called MPI_Abort, and waits for that.
-        """
-        reason, when = self._told_to_end
-        for_all = reason if self.loop.now() - when < _MEANT_FOR_ALL else ""
-        return "" if local.has_aborted else local.farewell or for_all
-
     def _launcher_ended(self) -> None:
         """The launcher has ended: nothing else would end the ranks."""
-        if self._launcher is not None:
-            self.loop.unregister(self._launcher)
-            os.close(self._launcher)
-            self._launcher = None
-        reason = "the launcher (mpirun) is gone"
-        if self.agent is not None:
-            reason = self._report_causes() or reason
-            self._failure = self._failure or reason
-            self.agent.stop(reason)
-        else:
-            self._end_forming(reason)
+        if self._launcher is None:
+            return
+        self.loop.unregister(self._launcher)
+        status = exit_status(self._launcher_pid, self._launcher)
+        os.close(self._launcher)
+        self._launcher = None
+        if self.agent is None:
+            self._end_forming("the launcher (mpirun) is gone")
+        elif not self._stopping:
+            self._rank_ends.launcher_ended(status, self._job, self.loop.now())
+            self.loop.call_later(CAUSE_WITHIN, self._report)
+            self._report()
 
-    def _report_causes(self) -> str:
-        """Report the ranks whose ends may have caused that of the launcher, which may be noticed first."""
-        reason = ""
-        for local, known in list(self._ranks.items()):
-            if local in self._ending or local.has_aborted:
-                local.exit_status = exit_status(local.pid, known.pidfd)
-                if local.has_aborted:
-                    reason = f"the launcher (mpirun) is gone, since rank {local.rank} has called MPI_Abort"
-                self._ended(local, "its process ended")
-        return reason
+    @property
+    def _job(self) -> str:
+        return next((job for local in self._ranks if (job := job_of(local))), "")
+
+    def _decide(self) -> None:
+        """End the set if the launcher is gone, once it is known or cannot be known why it has ended."""
+        if self.agent is None or not self._rank_ends.is_decided(self._ranks, self.loop.now()):
+            return
+        ended, reason = self._rank_ends.decide(self._ranks, self._job, self.loop.now())
+        for local, how in ended:
+            known = self._ranks[local]
+            local.exit_status = (
+                exit_status(local.pid, known.pidfd) if local.exit_status is None else local.exit_status
+            )
+            self._ended(local, how)
+        self._failure = self._failure or reason
+        self.agent.stop(reason)
 
     # --- the end -------------------------------------------------------------------------------------------
 

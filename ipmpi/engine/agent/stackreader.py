@@ -4,7 +4,8 @@ The memory of a rank is read from outside, so the rank neither notices nor has t
 we know how (:mod:`ipmpi.engine.agent.interpreter`), else by py-spy. Where the system refuses that, or there is no
 py-spy, the rank answers a signal (:mod:`ipmpi.engine.rank.ownstack`).
 
-This is done by threads, as it waits for processes and files; there are none while nobody asks.
+This is done by threads, as it waits for processes and files; there are none while nobody asks. Where busy ranks
+leave this process too little time, short-lived processes read (:mod:`ipmpi.engine.agent.readers`).
 """
 
 from __future__ import annotations
@@ -24,11 +25,22 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ... import limits
-from ...protocol.inquiries import ENDED, IDLE, RUNNING, STOPPED, RankStack, ReadStacks, StackFrame
+from ...protocol.inquiries import (
+    ENDED,
+    IDLE,
+    RUNNING,
+    STOPPED,
+    RankStack,
+    ReadStacks,
+    StackFrame,
+    decode_answer,
+    encode,
+)  # fmt: skip
 from ...protocol.mpicalls import MpiCall, open_call
 from ...transport.loop import Loop
 from .interpreter import Interpreter, UnreadableError
 from .procstate import process_state
+from .readers import may_help, read_apart
 from .sourcelines import SourceLines, typed_source
 from .stackdump import NotAStackError, frame_of, of_faulthandler, of_py_spy, users
 from .stackpipe import StackPipeEnd
@@ -41,6 +53,11 @@ _TRIES: Final = 4
 """A rank that runs Python changes its stack while it is read; then it is read again."""
 _PATIENT: Final = 0.4
 """Seconds after which a rank in a recorded call is not read any more: many ranks keep all processors busy."""
+_HELPERS: Final = 12
+"""Processes that read at the same time, where this one has too little time."""
+_FEW: Final = 8
+"""Ranks that are worth no other process."""
+_SOON: Final = 0.02
 _DUMP: Final = 1.5
 """Seconds for one run of py-spy."""
 
@@ -73,6 +90,8 @@ class StackTarget(NamedTuple):
 
 
 Told = Callable[[int, RankStack], None]
+_Waiting = tuple[StackTarget, ReadStacks, float]
+"""A rank to be read, for which question, and since when."""
 
 
 class StackReader:
@@ -88,10 +107,11 @@ class StackReader:
         self._loop = loop
         self._interpreter = interpreter
         self._is_prepared = interpreter is not None or command is not None
+        self._is_main = False
         self._command = command
         self._lines = SourceLines()
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[StackTarget, ReadStacks, float]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._threads = 0
         self._asked: dict[tuple[int, ReadStacks], list[Told]] = {}
 
@@ -100,7 +120,7 @@ class StackReader:
         now = self._loop.now()
         if not self._is_prepared:
             self._prepare()
-        fresh = 0
+        fresh: list[_Waiting] = []
         # Of those in a recorded call it is known where they are, so others come first.
         for target in sorted(targets, key=lambda target: target.call is not None):
             listeners = self._asked.setdefault((target.rank, question), [])
@@ -108,24 +128,75 @@ class StackReader:
             if len(listeners) > 1:
                 _close(target.pipe)
                 continue
-            self._waiting.append((target, question, now))
-            fresh += 1
+            fresh.append((target, question, now))
+        long = [each for each in fresh if not (question.quick and each[0].call is not None)]
+        if len(long) > _FEW and not question.native and self._is_main and may_help():
+            self._wait([each for each in fresh if each not in long])
+            self._get_help(long)
+        else:
+            self._wait(fresh)
+
+    def _prepare(self) -> None:
+        self._is_prepared = True
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if self._is_main:
+            with contextlib.suppress(UnreadableError):
+                self._interpreter = Interpreter()
+
+    def _wait(self, fresh: Sequence[_Waiting]) -> None:
+        """Have threads read these."""
         with self._lock:
-            most = _THREADS if self._interpreter is None or question.native else _OWN_THREADS
-            more = min(fresh, most - self._threads)
+            self._waiting.extend(fresh)
+            native = any(question.native for _, question, _ in fresh)
+            most = _THREADS if self._interpreter is None or native else _OWN_THREADS
+            more = min(len(fresh), most - self._threads)
             self._threads += max(more, 0)
         for _ in range(more):
             threading.Thread(target=self._work, name="ipmpi-stacks", daemon=True).start()
 
-    def _prepare(self) -> None:
-        self._is_prepared = True
-        if threading.current_thread() is threading.main_thread():
-            with contextlib.suppress(UnreadableError):
-                self._interpreter = Interpreter()
-
     def _tell(self, rank: int, question: ReadStacks, stack: RankStack) -> None:
         for tell in self._asked.pop((rank, question), ()):
             tell(rank, stack)
+
+    # --- other processes -----------------------------------------------------------------------------------
+
+    def _get_help(self, waiting: Sequence[_Waiting]) -> None:
+        """Have other processes read these, once it is known how: that is seen at the first one."""
+        running = [each for each in waiting if each[0].runs]
+        if self._interpreter is None or self._interpreter.is_known is False or not running:
+            self._wait(waiting)
+            return
+        if self._interpreter.is_known is None:
+            if not self._threads:
+                self._wait(running[:1])
+                waiting = [each for each in waiting if each is not running[0]]
+            self._loop.call_later(_SOON, lambda: self._get_help(waiting))
+            return
+        left = {(target.rank, question): (target, question, asked) for target, question, asked in waiting}
+
+        def came(found: list[tuple[bytes, list[_Waiting]]]) -> None:
+            for data, readings in found:
+                stack = decode_answer(data)
+                assert isinstance(stack, RankStack)
+                for target, question, _ in readings:
+                    if left.pop((target.rank, question), None) is not None:
+                        _close(target.pipe)
+                        self._tell(target.rank, question, stack)
+
+        def ended() -> None:
+            if left:
+                self._wait(list(left.values()))  # perhaps py-spy can
+
+        try:
+            shares = [waiting[i::_HELPERS] for i in range(min(_HELPERS, len(waiting)))]
+            read_apart(self._loop, shares, self._read_apart, came, ended)
+        except OSError:
+            ended()
+
+    def _read_apart(self, reading: _Waiting) -> bytes:
+        """In another process: read a rank, or raise."""
+        target, question, asked = reading
+        return encode(self._look(target, question, asked, alone=True))
 
     # --- in a thread -----------------------------------------------------------------------------------------
 
@@ -144,7 +215,8 @@ class StackReader:
                 _close(target.pipe)
             self._loop.call_threadsafe(functools.partial(self._tell, target.rank, question, stack))
 
-    def _look(self, target: StackTarget, question: ReadStacks, asked: float) -> RankStack:
+    def _look(self, target: StackTarget, question: ReadStacks, asked: float, *, alone: bool = False) -> RankStack:
+        """Return where a rank is; ``alone``, raise UnreadableError if we cannot read it ourselves."""
         state = process_state(target.pid, with_rest=not target.runs)
         if target.runs and state.is_stopped:
             state = process_state(target.pid)
@@ -161,7 +233,7 @@ class StackReader:
         elif took > limits.INQUIRY - _DUMP:
             frames, note = [], "too many ranks of this node were asked about at once: ask again"
         else:
-            frames, note = self._frames(target, question.native, state.is_stopped)
+            frames, note = self._frames(target, question.native, state.is_stopped, alone)
             frames = users(frames)
             typed = typed_source(target.operation, frames)
         frames = self._lines.added(frames, typed)
@@ -170,12 +242,16 @@ class StackReader:
             return RankStack(STOPPED, state.signal, rested, target.runs, running, frames, note, list(target.calls))
         return RankStack(RUNNING, 0, -1, target.runs, running, frames, note, list(target.calls))
 
-    def _frames(self, target: StackTarget, native: bool, is_stopped: bool) -> tuple[list[StackFrame], str]:
+    def _frames(
+        self, target: StackTarget, native: bool, is_stopped: bool, alone: bool
+    ) -> tuple[list[StackFrame], str]:
         ours = None if native else self._interpreter
         for _ in range(_TRIES if ours is not None else 0):
             with contextlib.suppress(UnreadableError):
                 assert ours is not None
                 return [frame_of(*frame) for frame in ours.stack(target.pid)], ""
+        if alone:
+            raise UnreadableError("it changes while it is read")
         if self._command is None:
             self._command = py_spy()
         why = "there is no py-spy in the engines' environment (pip install py-spy)"

@@ -14,7 +14,9 @@ be imported again in this process, and C modules often lose the exception.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import signal
 import threading
 import time
@@ -42,6 +44,18 @@ _DEBUGGER: Final = ("pydevd", "_pydevd", "debugpy")
 """How the names of its modules begin."""
 
 _TOLD: Final = (int(signal.SIGINT), int(signal.SIGTERM), int(signal.SIGUSR1))
+
+
+def record_signals() -> int:
+    """Have the numbers of the signals that this process gets written into a file in memory; return its descriptor.
+
+    Python's handler in C writes them, so also while other C code has the GIL. The agent keeps the file, and looks
+    into it when this process was killed before it could say that it was told to end. For the main thread.
+    """
+    recorded = os.memfd_create("ipmpi-signals", os.MFD_CLOEXEC)
+    os.set_blocking(recorded, False)
+    signal.set_wakeup_fd(recorded, warn_on_full_buffer=False)
+    return recorded
 
 
 class Interrupts:
@@ -112,6 +126,8 @@ class Interrupts:
     def uninstall(self) -> None:
         """In a child, restore the default handlers."""
         handlers, self._handlers = self._handlers, {}
+        with contextlib.suppress(ValueError):  # in a thread: Python takes it for the main one only later
+            signal.set_wakeup_fd(-1)
         for number in handlers:
             is_interrupt = number == signal.SIGINT
             signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)

@@ -91,6 +91,8 @@ class Shell:
         nodes: the number of machines; empty if unknown.
         remote: a program that runs ``PROGRAM ARGUMENT ...`` on ``HOST``, for MPI launchers that do not support the
             batch system.
+        each_node: runs a program once on each node, beside other programs of the job, until it ends or its input
+            does; empty if there is no such command.
     """
 
     job: str
@@ -102,6 +104,7 @@ class Shell:
     hostfile: str = ""
     nodes: str = ""
     remote: str = ""
+    each_node: str = ""
 
 
 @dataclass(frozen=True)

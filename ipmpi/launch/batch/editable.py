@@ -111,6 +111,7 @@ def editable(system: BatchSystem, kind: Kind) -> str:
         "ends": job_end(system, WALLTIME),
         "controller": "ipcontroller",
         "restarts": started_again(system, options),
+        "stage": "",
     }
     return fill(f"{kind}.sh.j2", context)
 

@@ -60,6 +60,7 @@ class JobOptions:
         requeue: start the job again if a node fails.
         restarts: how often the job starts engines again that have all ended, as when one has died and their
             launcher has ended the others. Single engines of a job array are not.
+        stage_env: the packed environment that is copied to the nodes; None reads modules where they are.
         controller_args: further arguments of ``ipcontroller``.
     """
 
@@ -95,6 +96,7 @@ class JobOptions:
     template: Path | None = None
     requeue: bool = False
     restarts: int = 0
+    stage_env: Path | None = None
     controller_args: tuple[str, ...] = ()
 
     def shape(self) -> Shape:

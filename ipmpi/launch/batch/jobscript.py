@@ -62,6 +62,7 @@ def render(system: BatchSystem, options: JobOptions) -> JobScript:
         "ends": job_end(system, options.walltime),
         "controller": controller_command(options),
         "restarts": started_again(system, options),
+        "stage": staging(system, options),
     }
     text = fill(options.template or f"{options.kind}.sh.j2", context)
     command = [*(started.command if started else []), *engine]
@@ -189,6 +190,23 @@ def started_again(system: BatchSystem, options: JobOptions) -> RestartLoop | Non
 def log_name(system: BatchSystem, options: JobOptions) -> str:
     """Return the common prefix of all files that engines write into the log folder."""
     return f"$LOGS/ipengine-{system.shell.element if options.elements() > 1 else system.shell.job}"
+
+
+def staging(system: BatchSystem, options: JobOptions) -> str:
+    """Return the file of the packed environment, quoted for the shell; "" if there is none.
+
+    Raises:
+        LauncherError: this batch system cannot copy it, or this job has no place for that.
+    """
+    if options.stage_env is None:
+        return ""
+    if not system.shell.each_node:
+        raise LauncherError(
+            f"--stage-env is not for {system.title}, whose jobs have no common way to run a program on each node"
+        )
+    if not options.launched():
+        raise LauncherError("--stage-env is for sets of engines: leave it out, or give --per-node N to --array")
+    return shlex.quote(str(options.stage_env))
 
 
 _ON_LOSS: Final = {

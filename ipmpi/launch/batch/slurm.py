@@ -119,6 +119,11 @@ def _time(text: str) -> float | None:
         return None
 
 
+_EACH_NODE: Final = (
+    'srun --overlap --mpi=none --kill-on-bad-exit=1 -N "$SLURM_JOB_NUM_NODES" -n "$SLURM_JOB_NUM_NODES" '
+    "--ntasks-per-node=1 -c 1"
+)
+
 SLURM: Final = BatchSystem(
     name="slurm",
     title="Slurm",
@@ -147,6 +152,7 @@ SLURM: Final = BatchSystem(
         nodes="${SLURM_JOB_NUM_NODES:-}",
         threads='"${SLURM_CPUS_PER_TASK:-1}"',
         end=_UNTIL,
+        each_node=_EACH_NODE,
     ),
     submitting=("sbatch", "--parsable", "{script}"),
     asking=(

@@ -103,6 +103,8 @@ class ClusterRun:
         Raises:
             LauncherError: that is not possible.
         """
+        if why and isinstance(self.controller, ControllerProcess):
+            self.controller.begin_launch(again=True)
         self.engines.start(why)
 
     def wait(self, deadline: float | None, *, starting: bool = False) -> list[Happening]:

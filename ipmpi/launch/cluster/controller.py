@@ -12,6 +12,7 @@ from typing import Final
 
 from ipmpi.errors import LauncherError
 from ipmpi.launch.cluster.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
+from ipmpi.launch.cluster.launchfurl import LaunchFurl
 from ipmpi.launch.processes.process import ChildProcess
 
 CONTROLLER_MODULE: Final = "ipmpi.cli.ipcontroller"
@@ -63,6 +64,7 @@ class ControllerProcess(EventReader):
         arguments: further arguments of ``ipcontroller``.
         run: a unique part of the names of its log files.
         keeps_furl: the engines' furl stays valid for the next controller (a fixed port), so it is not deleted.
+        launch: the furl that it has to give out for our engines; None for none.
 
     Attributes:
         process: the process, once started.
@@ -76,6 +78,7 @@ class ControllerProcess(EventReader):
         *,
         run: str,
         keeps_furl: bool = False,
+        launch: LaunchFurl | None = None,
     ) -> None:
         super().__init__()
         self._run = run
@@ -84,14 +87,16 @@ class ControllerProcess(EventReader):
         self._log_dir = log_dir
         self._arguments = list(arguments)
         self._keeps_furl = keeps_furl
+        self._launch = launch
         self._starts = "first"
         self._lifeline_fd = -1
 
     def again(self) -> ControllerProcess:
         """Return the same controller, to be started when this one was killed: on its ports, with its furls."""
         other = ControllerProcess(
-            self._engine_furl_file, self._log_dir, self._arguments, run=self._run, keeps_furl=True
-        )
+            self._engine_furl_file, self._log_dir, self._arguments, run=self._run, keeps_furl=True,
+            launch=self._launch,
+        )  # fmt: skip
         other._starts = "again"
         other.furl_files = self.furl_files
         return other
@@ -114,6 +119,7 @@ class ControllerProcess(EventReader):
 
     def _start(self) -> None:
         lifeline_read, self._lifeline_fd = os.pipe()
+        self.begin_launch()  # before it runs, so that it has read this when it says that it is ready
         try:
             argv = [sys.executable, "-m", CONTROLLER_MODULE, "--engine-furl-file", str(self._engine_furl_file)]
             argv += [
@@ -136,10 +142,17 @@ class ControllerProcess(EventReader):
 
     def tell(self, text: str, *, last: bool = False) -> None:
         """Send a text to its clients; ``last``: as the reason of its stop, when it says goodbye."""
+        self._write({"stopped" if last else "notice": text})
+
+    def begin_launch(self, *, again: bool = False) -> None:
+        """Have it give out the furl of our engines; ``again``: they are started once more."""
+        if self._launch is not None:
+            self._write(self._launch.begins(again=again))
+
+    def _write(self, what: dict[str, object]) -> None:
         if self._lifeline_fd >= 0:
-            line = json.dumps({"stopped" if last else "notice": text}).encode() + b"\n"
             with contextlib.suppress(OSError):  # it has ended, or does not read
-                os.write(self._lifeline_fd, line)
+                os.write(self._lifeline_fd, json.dumps(what).encode() + b"\n")
 
     def logs(self) -> list[Path]:
         """The files that explain a failure."""
@@ -153,6 +166,9 @@ class ControllerProcess(EventReader):
         if self._lifeline_fd >= 0:
             os.close(self._lifeline_fd)
         self._lifeline_fd = -1
+        if self._launch is not None:
+            with contextlib.suppress(OSError):
+                self._launch.file.unlink(missing_ok=True)
 
 
 def told(line: bytes) -> Happening:
@@ -169,7 +185,8 @@ def told(line: bytes) -> Happening:
             rank, pid, host = said.get("lost") or (None, 0, "")
             lost = None if rank is None else (int(rank), int(pid), str(host))
             ordered, aborted = bool(said.get("ordered")), str(said.get("aborted", ""))
-            return EngineCount(int(said["engines"]), ordered, int(said.get("tasks", 0)), aborted, lost)
+            restarted = str(said.get("restarted", ""))
+            return EngineCount(int(said["engines"]), ordered, int(said.get("tasks", 0)), aborted, lost, restarted)
         names = {"multiengine": "mec", "task": "tc"}
         files = {name.removesuffix("_furl_file"): str(value) for name, value in said.items() if name != "pid"}
         return ControllerReady({names.get(name, name): path for name, path in files.items()})

@@ -35,6 +35,17 @@ def publish(record: ClusterRecord) -> None:
         _publish(record)
 
 
+def refresh(record: ClusterRecord) -> None:
+    """The furl files of a cluster were written anew: do the same with its copies, if the copies are its own.
+
+    Raises:
+        FurlError, SecurityError: one of the files cannot be read or written.
+    """
+    with locked(security_dir()):
+        if record.unnamed and _copied().get("name") == record.name:
+            _publish(record)
+
+
 def release(name: str = "") -> None:
     """A cluster ends: replace its copies by the previous files. Also do this for clusters that were killed.
 

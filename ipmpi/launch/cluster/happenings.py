@@ -25,6 +25,8 @@ class EngineCount(NamedTuple):
     """Why the others were ended, if one was lost and ``on_loss`` is ``abort``."""
     lost: tuple[int, int, str] | None = None
     """Rank, process id and host of a process that ended unexpectedly since the last event."""
+    restarted: str = ""
+    """Why the others were ended, as a clause, if they are to be started again."""
 
 
 class ControllerEnded(NamedTuple):

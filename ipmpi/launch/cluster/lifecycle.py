@@ -29,32 +29,13 @@ from typing import Any, Final
 
 from ipmpi.exits import how_it_ended
 from ipmpi.launch.batch.registry import JobState, JobStatus
-from ipmpi.launch.cluster import happenings as h
+from ipmpi.launch.cluster import happenings as h, patience
 from ipmpi.launch.cluster.controllerends import ControllerEnds
 from ipmpi.launch.cluster.effects import AskQueue, Cause, Effect, LogLine, Started, StartEngines, Stopped
 from ipmpi.launch.cluster.happenings import Happening
 from ipmpi.launch.cluster.jobends import ENDS, is_near_end, time_of_day
 from ipmpi.launch.cluster.plan import Phase as Phase, Plan as Plan
 from ipmpi.launch.processes.restarts import WITHOUT_ENGINES, Restarts
-
-EXPLANATION_GRACE: Final = 2.0
-"""Seconds that a loss must last to count as a failure: when a client stops everything, engines end just before the
-controller."""
-
-JOB_GRACE: Final = 40.0
-"""Seconds from the loss of a job's engines to the batch system's report of its end. Slurm kills after 30 s."""
-
-ASK_FIRST: Final = 2.0
-ASK_FACTOR: Final = 1.5
-ASK_LONGEST: Final = 30.0
-"""Longest interval in seconds between questions to the batch system while nothing changes."""
-
-ASK_RUNNING: Final = 120.0
-"""The same while all engines are registered; their loss is noticed without it."""
-
-SUBMIT_PAUSE: Final = 60.0
-SUBMIT_TRIES: Final = 30
-"""Attempts to submit a job, over half an hour: busy batch systems refuse a job and accept it a minute later."""
 
 
 class Lifecycle:
@@ -83,6 +64,7 @@ class Lifecycle:
         self._controller = ControllerEnds()
         self._tasks = 0  # unfinished tasks
         self._without_engines_until: float | None = None
+        self._restarted = ""  # why the controller has ended ours, which are to be started again
         self._losses: list[str] = []
         self._failures: list[str] = []
         self._told = 0
@@ -94,7 +76,7 @@ class Lifecycle:
         self._job: JobStatus | None = None
         self._job_runs_since: float | None = None
         self._ask_at: float | None = None
-        self._ask_interval = ASK_FIRST
+        self._ask_interval = patience.ASK_FIRST
         self._patience = self._patience_for_end = 0.0
         self._submit_at: float | None = None
         self._tries = 0
@@ -132,8 +114,8 @@ class Lifecycle:
             self._submit_at = None
             return [StartEngines("Submitting the job again.")]
         if self.phase is not Phase.OVER and self._ask_at is not None and now >= self._ask_at:
-            longest = ASK_RUNNING if self._all_there else ASK_LONGEST
-            self._ask_interval = min(self._ask_interval * ASK_FACTOR, longest)
+            longest = patience.ASK_RUNNING if self._all_there else patience.ASK_LONGEST
+            self._ask_interval = min(self._ask_interval * patience.ASK_FACTOR, longest)
             self._ask_at = now + self._ask_interval
             return [AskQueue()]
         return []
@@ -150,7 +132,7 @@ class Lifecycle:
         return [StartEngines()] if self.plan.engines_wait else []
 
     def engines(
-        self, count: int, now: float, ordered: bool = False, tasks: int = 0, aborted: str = ""
+        self, count: int, now: float, ordered: bool = False, tasks: int = 0, aborted: str = "", restarted: str = ""
     ) -> list[Effect]:
         """The controller reports what :class:`~ipmpi.launch.cluster.happenings.EngineCount` has."""
         self._registered = count
@@ -162,6 +144,10 @@ class Lifecycle:
         if self.phase is Phase.RUNNING and (ordered or aborted) and not count:
             reason = aborted or "All engines were ended by a client."
             return self._over(int(bool(aborted)), reason, Cause.ENGINES if aborted else Cause.NOBODY)
+        if self.phase is Phase.RUNNING and restarted and not count and not self.plan.batch:
+            self._restarted = restarted
+            if self._end_deadline is not None:  # their launcher has been faster
+                return self._start_as_asked(restarted, now)
         if self._submit_at is not None:
             return []  # ours are not even in the queue
         if self.phase in (Phase.STARTING, Phase.QUEUED) and self._all_there:
@@ -172,14 +158,14 @@ class Lifecycle:
             self._others = max(self._others, count - self._own)
         self._reported = max(self._reported, min(count, self._own + self._others))
         if self.phase is Phase.RUNNING and self._end_deadline is not None and count <= self._others:
-            self._end_deadline = min(self._end_deadline, now + EXPLANATION_GRACE)
+            self._end_deadline = min(self._end_deadline, now + patience.EXPLANATION_GRACE)
         if self.phase is not Phase.RUNNING or self._end_deadline is not None:
             return []
         if not count and not self._own:
-            self._end_deadline = now + EXPLANATION_GRACE
+            self._end_deadline = now + patience.EXPLANATION_GRACE
         elif count < self._reported and self._loss_deadline is None:
-            self._loss_deadline = max(now + EXPLANATION_GRACE, self._controller.returns_until)
-            self._patience = now + JOB_GRACE
+            self._loss_deadline = max(now + patience.EXPLANATION_GRACE, self._controller.returns_until)
+            self._patience = now + patience.JOB_GRACE
             self._ask_soon(now)
         return []
 
@@ -205,9 +191,9 @@ class Lifecycle:
             chance: its output, if the failure is transient and no engine was registered yet.
             asked: why it is to be started again.
         """
+        asked = asked or self._restarted
         if asked and self._was_up and self.phase is not Phase.OVER:
-            text = f"{asked[0].upper()}{asked[1:]}. The engines have ended, and are started again."
-            return [] if left else self._start_again(text, now)
+            return [] if left else self._start_as_asked(asked, now)
         if self.phase is Phase.STARTING and chance and not self._started_again:
             self._started_again = True
             return [StartEngines(f'{title} ended ({how_it_ended(code)}): "{chance}" It is started once more.')]
@@ -218,10 +204,10 @@ class Lifecycle:
             self._losses.append(f"{title} ended ({how_it_ended(code)})")
             if left == 0:
                 self._loss_deadline = None
-                self._end_deadline = now + EXPLANATION_GRACE
-                self._patience_for_end = now + JOB_GRACE
+                self._end_deadline = now + patience.EXPLANATION_GRACE
+                self._patience_for_end = now + patience.JOB_GRACE
             elif self._loss_deadline is None:
-                self._loss_deadline = now + EXPLANATION_GRACE
+                self._loss_deadline = now + patience.EXPLANATION_GRACE
         return []
 
     def rank_failed(self, text: str) -> list[Effect]:
@@ -254,12 +240,12 @@ class Lifecycle:
     def not_submitted(self, why: str, now: float) -> list[Effect]:
         """The batch system has refused a resubmitted job."""
         self._tries += 1
-        if self._tries >= SUBMIT_TRIES:
+        if self._tries >= patience.SUBMIT_TRIES:
             return self._over(1, f"The job cannot be submitted again: {why}", Cause.NOBODY)
         self.phase = Phase.QUEUED
         self._ask_at = None
-        self._submit_at = now + SUBMIT_PAUSE
-        return [LogLine(f"{why}. It is tried again in {SUBMIT_PAUSE:g} s.")]
+        self._submit_at = now + patience.SUBMIT_PAUSE
+        return [LogLine(f"{why}. It is tried again in {patience.SUBMIT_PAUSE:g} s.")]
 
     def job(self, status: JobStatus, now: float) -> list[Effect]:
         """The batch system has replied about the job."""
@@ -270,7 +256,7 @@ class Lifecycle:
         before, self._job = self._job, status
         self._unclear = False
         if self.phase is not Phase.RUNNING and (before is None or before.state is not status.state):
-            self._ask_interval = ASK_FIRST
+            self._ask_interval = patience.ASK_FIRST
         meaning = _JOB.get((self.phase, status.state))
         return [] if meaning is None else meaning(self, status, before, now)
 
@@ -344,7 +330,7 @@ class Lifecycle:
         self._loss_deadline = None
         # The batch system may know before the engines end, whose own messages are more precise.
         leaving = self._registered > self._others
-        self._end_deadline = now + (JOB_GRACE if leaving else EXPLANATION_GRACE)
+        self._end_deadline = now + (patience.JOB_GRACE if leaving else patience.EXPLANATION_GRACE)
         return []
 
     # --- ends and beginnings -----------------------------------------------------------------------------
@@ -359,7 +345,7 @@ class Lifecycle:
         self._loss_deadline = None
         self._restarts.up(now)
         self._reported = self._registered
-        self._ask_interval = ASK_RUNNING
+        self._ask_interval = patience.ASK_RUNNING
         if self._job_runs_since is None:
             self._job_runs_since = now
         if self._was_up:
@@ -375,8 +361,8 @@ class Lifecycle:
 
     def _ask_soon(self, now: float) -> None:
         if self._job_id:
-            self._ask_interval = ASK_FIRST
-            self._ask_at = now + ASK_FIRST / 2
+            self._ask_interval = patience.ASK_FIRST
+            self._ask_at = now + patience.ASK_FIRST / 2
 
     def _timed_out(self, now: float) -> list[Effect]:
         self._start_deadline = None
@@ -397,7 +383,7 @@ class Lifecycle:
         if self._registered >= self._reported:
             return []  # it came back, or the controller still keeps its session
         if self._job_id and self._registered <= self._others and now < self._patience:
-            self._loss_deadline = now + EXPLANATION_GRACE  # the batch system will report the reason
+            self._loss_deadline = now + patience.EXPLANATION_GRACE  # the batch system will report the reason
             return []
         story = self._story()
         causes = f" ({story})" if story else ""
@@ -416,7 +402,7 @@ class Lifecycle:
     def _launch_ended(self, now: float) -> list[Effect]:
         """All processes of the launch, or its job, have ended, not by a client's request."""
         if self.plan.restarts and self._own and self._registered > self._others and now < self._patience_for_end:
-            self._end_deadline = now + EXPLANATION_GRACE / 4  # the controller has not noticed yet
+            self._end_deadline = now + patience.EXPLANATION_GRACE / 4  # the controller has not noticed yet
             return []
         self._end_deadline = None
         story = self._story()
@@ -449,6 +435,12 @@ class Lifecycle:
         tasks = f"{self._tasks} task{'s wait' if self._tasks != 1 else ' waits'} for others"
         how = f"`ipcluster engines` starts some, within {WITHOUT_ENGINES / 60:.0f} minutes"
         return [LogLine(f"All engines have ended: {story}. {tasks}: {how}.")]
+
+    def _start_as_asked(self, why: str, now: float) -> list[Effect]:
+        """Restart them for a reason that does not count among the restarts after failures."""
+        self._restarted = ""
+        self._story()  # it is this one
+        return self._start_again(f"{why[0].upper()}{why[1:]}. The engines have ended, and are started again.", now)
 
     def _start_again(self, text: str, now: float) -> list[Effect]:
         self.phase, self._start_deadline = Phase.STARTING, now + self.plan.timeout
@@ -485,7 +477,9 @@ _JOB: Final[Mapping[tuple[Phase, JobState], _JobMeaning]] = {
 
 _MEANING: Final[Mapping[type, Callable[[Lifecycle, Any, float], list[Effect]]]] = {
     h.ControllerReady: lambda life, _what, _now: life.ready(),
-    h.EngineCount: lambda life, what, now: life.engines(what.registered, now, *what[1:4]),
+    h.EngineCount: lambda life, what, now: life.engines(
+        what.registered, now, what.ordered, what.tasks, what.aborted, what.restarted
+    ),
     h.ControllerEnded: lambda life, what, now: life.controller_ended(what.code, now),
     h.EnginesEnded: lambda life, what, now: life.engines_ended(
         what.title, what.code, what.left, now, what.chance, what.asked

@@ -25,7 +25,8 @@ from typing import Annotated, Final
 import msgspec
 
 from ipmpi.errors import FurlError, LauncherError, SecurityError
-from ipmpi.furl import CLUSTER_NAME, NAME_RULE, cluster_furl_file, ipython_dir, read_private, write_private
+from ipmpi.furl import CLUSTER_NAME, GRANTS, NAME_RULE, cluster_furl_file, ipython_dir, read_private, write_private
+from ipmpi.launch.cluster.launchfurl import PREFIX
 from ipmpi.launch.processes.locks import locked
 from ipmpi.launch.processes.machine import can_see, identity
 from ipmpi.launch.processes.process import birth
@@ -239,8 +240,11 @@ def forget(name: str, pid: int) -> None:
         for path in own & set(record.furl_files.values()):
             Path(path).unlink(missing_ok=True)
         folder = furl_files(name)["mec"].parent
+        for left in furl_files(name)["engine"].parent.glob(f"{PREFIX}*.furl"):  # of a process that was killed
+            left.unlink(missing_ok=True)
         for side in ("client", "engine"):
             (folder / f"ipcontroller-{side}.pem").unlink(missing_ok=True)
+        (folder / GRANTS).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()
     (records_dir() / f"{name}.json").unlink(missing_ok=True)

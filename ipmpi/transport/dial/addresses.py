@@ -49,6 +49,12 @@ def local_addresses(*, ipv6: bool = True) -> list[str]:
     return [*list(found)[: HINTS - 1], loopback]
 
 
+def is_here(address: str) -> bool:
+    """Return whether a peer with this address is on this machine."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return _is_here(family, address)
+
+
 def _is_here(family: int, address: str) -> bool:
     """Whether this machine has an address."""
     try:

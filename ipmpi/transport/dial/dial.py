@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ...errors import (
     ClientError,
     ConnectionError,
+    FurlEnded,
     InternalError,
     KernelError,
     SecurityError,
@@ -193,6 +194,10 @@ class Dial:
         if stop is not None:
             stop()  # something may have gone wrong elsewhere, while it went on
         self._waits.pop(number, None)
+        if isinstance(error, FurlEnded):  # from the controller itself, which says the same by all other ways
+            self.cancel()
+            self._on_failed(error)
+            return
         if self._speaks == number:
             self._speaks = None
         if not self._candidates[number].is_local:  # most often there is no such socket, and TCP tells the reason

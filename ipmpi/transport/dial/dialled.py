@@ -17,6 +17,7 @@ from ... import __version__, limits, processid
 from ...errors import (
     ClientError,
     ConnectionError,
+    FurlEnded,
     InternalError,
     KernelError,
     SecurityError,
@@ -216,7 +217,7 @@ class DialledSession:
             return  # else the link that was to be replaced still works, and is looked at again
         now = self._loop.now()
         final = isinstance(error, SecurityError | VersionError | ClientError)
-        if isinstance(error, SecurityError) and self._session:
+        if isinstance(error, SecurityError) and self._session and not isinstance(error, FurlEnded):
             # This furl was good before: the link died between Hello and Welcome, or the controller did, and
             # somebody else has its port for now.
             final = False

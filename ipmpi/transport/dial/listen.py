@@ -27,6 +27,14 @@ from .negotiate import Authenticated, ListenNegotiation
 from .unauthenticated import UnauthenticatedPeers
 
 OnHello = Callable[[Authenticated, Hello, ListenerHandshake], None]
+Given = Callable[[str, bytes], bytes | None]
+
+
+def nothing_given(role: str, key: bytes) -> bytes | None:
+    """There are no furls but those of the roles."""
+    del role, key
+    return None
+
 
 _ACCEPTS_A_TURN = 32
 _EXHAUSTED_PAUSE = 0.2
@@ -42,6 +50,7 @@ class Acceptor:
         secrets: secret of each role that may come here.
         on_hello: called for each peer that has proved its role.
         log: called with a line about a peer that did not, at most once per source and minute.
+        given: see :class:`ListenerHandshake`.
     """
 
     def __init__(
@@ -52,11 +61,12 @@ class Acceptor:
         secrets: Mapping[str, bytes],
         on_hello: OnHello,
         log: Callable[[str], None],
+        given: Given = nothing_given,
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._fingerprint = fingerprint
-        self._secrets = secrets
+        self._secrets, self._given = secrets, given
         self._on_hello = on_hello
         self._log = log
         self._unauthenticated = UnauthenticatedPeers(loop.now)
@@ -138,7 +148,7 @@ class Acceptor:
             self._loop,
             pipe,
             self._fingerprint,
-            lambda exporter: ListenerHandshake(exporter, self._secrets, SOFTWARE),
+            lambda exporter: ListenerHandshake(exporter, self._secrets, SOFTWARE, given=self._given),
             hello,
             failed,
             lambda: self._unauthenticated.stepped(number),
@@ -174,11 +184,12 @@ class Listener(Acceptor):
         secrets: Mapping[str, bytes],
         on_hello: OnHello,
         log: Callable[[str], None],
+        given: Given = nothing_given,
     ) -> None:
         identity.check()  # an OpenSSL that is not good enough is found now, and not with the first peer
         self._identity = identity
         sock = listen(*address)
-        super().__init__(loop, sock, identity.fingerprint, secrets, on_hello, log)
+        super().__init__(loop, sock, identity.fingerprint, secrets, on_hello, log, given)
         self.address: str = sock.getsockname()[0]
         self.port: int = sock.getsockname()[1]
         self.ipv6 = sock.family == socket.AF_INET6

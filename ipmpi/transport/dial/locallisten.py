@@ -12,7 +12,7 @@ from ..localpipe import LocalPipe, is_possible
 from ..loop import Loop
 from ..peercredentials import is_certainly_own
 from ..pipes import SecurePipe
-from .listen import Acceptor, OnHello
+from .listen import Acceptor, Given, OnHello, nothing_given
 from .local import socket_name
 
 _BACKLOG: Final = 1024
@@ -36,6 +36,7 @@ class LocalListener(Acceptor):
         secrets: Mapping[str, bytes],
         on_hello: OnHello,
         log: Callable[[str], None],
+        given: Given = nothing_given,
     ) -> None:
         if not is_possible():
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
@@ -47,7 +48,7 @@ class LocalListener(Acceptor):
         except OSError:
             sock.close()
             raise
-        super().__init__(loop, sock, fingerprint, secrets, on_hello, log)
+        super().__init__(loop, sock, fingerprint, secrets, on_hello, log, given)
 
     def _source(self, address: Any) -> str:
         del address

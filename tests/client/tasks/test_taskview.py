@@ -95,7 +95,7 @@ class TestTheView:
         results.close()
 
     def test_the_names_are_those_of_submit(self) -> None:
-        assert set(NAMES) == OPTIONS | {"after", "follow"}
+        assert set(NAMES) == OPTIONS | {"after", "follow", "cache"}
 
     def test_it_maps(self, tc: TaskClient, farm: FakeFarm) -> None:
         view = tc.options(priority=2).options(retries=3)

@@ -134,12 +134,13 @@ def test_who_has_called_mpi_abort_was_not_told_to_end_by_the_signal_that_its_lau
     process: Process,
 ) -> None:
     local = next(iter(process.agent._ranks))
-    process.agent._told_to_end = "got SIGTERM", time.monotonic()
-    assert process.agent._farewell(local) == "got SIGTERM"
+    now = time.monotonic()
+    process.agent._rank_ends.told("got SIGTERM", now)
+    assert process.agent._rank_ends.farewell(local, now) == "got SIGTERM"
     block, descriptor = ControlBlock.create()
     os.close(descriptor)
     block.aborts(5)
     local._block = block
     assert local.has_aborted
-    assert process.agent._farewell(local) == ""
+    assert process.agent._rank_ends.farewell(local, now) == ""
     local._block = None

@@ -8,15 +8,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from ipmpi.engine.agent import stackpipe
-from ipmpi.engine.agent.interpreter import Interpreter
+from ipmpi.engine.agent import stackpipe, stackreader
+from ipmpi.engine.agent.interpreter import Interpreter, UnreadableError
 from ipmpi.engine.agent.procstate import process_state
+from ipmpi.engine.agent.readers import read_apart
 from ipmpi.engine.agent.stackpipe import StackPipeEnd, catches
 from ipmpi.engine.agent.stackreader import StackReader, StackTarget, py_spy
 from ipmpi.engine.rank.ownstack import SIGNAL
@@ -307,3 +309,40 @@ def test_this_interpreter_is_read_without_py_spy(start: Callable[..., Process], 
     ours = asking.stack(StackReader(asking.loop, "", Interpreter()), process.target())
     assert ours.frames == asking.stack(StackReader(asking.loop, spy), process.target()).frames
     assert process.goes_on()
+
+
+@pytest.mark.parametrize("alike", [True, False], ids=["same interpreter", "another one"])
+def test_on_a_crowded_node_other_processes_read(
+    start: Callable[..., Process], spy: str, monkeypatch: pytest.MonkeyPatch, alike: bool
+) -> None:
+    """What they cannot read, threads of this process do."""
+    monkeypatch.setattr(stackreader, "may_help", lambda: True)
+    monkeypatch.setattr(stackreader, "_FEW", 2)
+    shares: list[int] = []
+
+    def apart(loop: Loop, given: Sequence[Sequence[Any]], work: Any, *callbacks: Any) -> None:
+        shares.extend(len(share) for share in given)
+        read_apart(loop, given, work if alike else _refuse, *callbacks)
+
+    monkeypatch.setattr(stackreader, "read_apart", apart)
+    processes = [start() for _ in range(5)]
+    loop, found = Loop(), {}
+    reader = StackReader(loop)
+
+    def came(rank: int, stack: RankStack) -> None:
+        found[rank] = [(frame.function, frame.line) for frame in stack.frames]
+        if len(found) == len(processes):
+            loop.stop()
+
+    try:
+        reader.read([process.target(rank) for rank, process in enumerate(processes)], PLAIN, came)
+        loop.call_later(30, loop.stop)
+        loop.run()
+    finally:
+        loop.close()
+    assert found == {rank: [("step", HOLDS_GIL), ("<module>", 13)] for rank in range(5)}
+    assert shares == [1] * 4, "the first one is read here, which shows how it is done"
+
+
+def _refuse(_: object) -> bytes:
+    raise UnreadableError("no")

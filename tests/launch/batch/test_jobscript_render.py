@@ -48,6 +48,7 @@ SCRIPTS: dict[str, tuple[JobOptions, MpiLauncher | None]] = {
     "engines-full.slurm": (replace(FULL, extra_directives=("-C nvme",), constraint="a100", qos="debug"), OF_SITE),
     "cluster.slurm": (replace(BASE, kind="cluster", controller_args=("--client-location", "login1")), MPICH),
     "array.slurm": (replace(BASE, kind="array"), MPICH),
+    "engines-staged.slurm": (replace(BASE, nodes=3, stage_env=Path("/home/a/my env.tar")), OPEN_MPI),
     "engines.pbs": (BASE, MPICH),
     "engines-openmpi.pbs": (replace(BASE, nodes=3, walltime=None), OPEN_MPI),
     "engines-full.pbs": (FULL, OF_SITE),

@@ -461,3 +461,25 @@ def test_a_job_may_end_while_its_engines_are_about_to_be_started_again(start: St
     assert job.line() == {"sleeps": True}
     job.send(signal.SIGTERM)
     assert job.process.wait(10) == 3
+
+
+AS_IT_BEGINS_TO_WAIT = """\
+trap 'case $BASH_COMMAND in again=\\$*) restarts=yes;;
+    wait*) if [ -n "${restarts:-}" ]; then kill -%s $$; fi;; esac' DEBUG
+"""
+"""A signal at the moment before the shell waits for the end of the pause: a trap runs then, and ends no wait."""
+
+
+@pytest.mark.parametrize("name", ["TERM", "USR1"])
+def test_a_job_may_end_just_before_it_waits_for_the_end_of_the_pause(
+    start: Start, tmp_path: Path, name: str
+) -> None:
+    sleep = tmp_path / "bin" / "sleep"
+    sleep.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    sleep.chmod(0o755)
+    traps = tmp_path / "traps"
+    traps.write_text(AS_IT_BEGINS_TO_WAIT % name)
+    environ = {"FAKE_IDS": "0 1 2 3", "FAKE_EXIT": "3", "BASH_ENV": str(traps)}
+    job = start(restarts=3, environ=environ)
+    assert job.line()["program"] == "srun"
+    assert job.process.wait(10) == 3

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ipmpi.launch.cluster.effects import Cause, LogLine, Started, StartEngines, Stopped
-from ipmpi.launch.cluster.lifecycle import EXPLANATION_GRACE, Lifecycle, Phase, Plan
+from ipmpi.launch.cluster.lifecycle import Lifecycle, Phase, Plan
+from ipmpi.launch.cluster.patience import EXPLANATION_GRACE
 from ipmpi.launch.processes.restarts import SETTLED, WITHOUT_ENGINES
 
 
@@ -236,6 +237,38 @@ def test_a_restart_that_a_client_has_asked_for_comes_at_once_and_is_not_counted(
         assert lifecycle.tick(now + 5) == []
         assert lifecycle.engines(2, now + 6) == [LogLine("All 2 engines are there again.")]
         assert lifecycle.tick(now + 9) == []
+
+
+LOST = "engine 1 was lost: it was killed by SIGKILL (on_loss='restart')"
+AFTER_LOSS = f"E{LOST[1:]}. The engines have ended, and are started again."
+
+
+@pytest.mark.parametrize("seen_first", [True, False])
+def test_a_restart_of_the_controllers_is_not_counted_also_if_the_launcher_is_faster(seen_first: bool) -> None:
+    """As hydra is, which ends all ranks when one dies; nobody else has said then that it is asked for."""
+    lifecycle = restarting(restarts=0)
+    for now in (10.0, 20.0, 30.0):
+        if seen_first:
+            assert lifecycle.engines(0, now, restarted=LOST) == []
+            assert lifecycle.engines_ended("mpiexec", 9, 0, now + 1) == [StartEngines(AFTER_LOSS)]
+        else:
+            assert lifecycle.engines_ended("mpiexec", 9, 0, now) == []
+            lifecycle.rank_failed("rank 1 (pid 4711) ended with exit code 9")
+            assert lifecycle.engines(0, now + 1, restarted=LOST) == [StartEngines(AFTER_LOSS)]
+        assert lifecycle.tick(now + 5) == []
+        assert lifecycle.engines(2, now + 6) == [LogLine("All 2 engines are there again.")]
+        assert lifecycle.tick(now + 9) == []
+    (over,) = lose_all(lifecycle, 40)
+    assert over == Stopped(1, "All engines have ended: mpiexec ended (exit code 139).", Cause.ENGINES)
+
+
+def test_the_end_of_a_launcher_is_no_failure_before_the_controller_has_noticed() -> None:
+    lifecycle = restarting(restarts=1)
+    lifecycle.engines_ended("mpiexec", 9, 0, 10)
+    assert lifecycle.tick(10 + EXPLANATION_GRACE) == []
+    assert lifecycle.engines(0, 13, restarted=LOST) == [StartEngines(AFTER_LOSS)]
+    lifecycle.engines(2, 15)
+    assert "(1 of 1)" in str(lose_all(lifecycle, 20)), "none was counted"
 
 
 def test_a_restart_waits_for_the_last_of_several_processes() -> None:

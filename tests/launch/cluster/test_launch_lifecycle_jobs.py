@@ -17,16 +17,14 @@ from ipmpi.launch.cluster.happenings import (
     RankFailed,
     StartedAgain,
 )
-from ipmpi.launch.cluster.lifecycle import (
+from ipmpi.launch.cluster.lifecycle import Lifecycle, Phase, Plan
+from ipmpi.launch.cluster.patience import (
     ASK_LONGEST,
     ASK_RUNNING,
     EXPLANATION_GRACE,
     JOB_GRACE,
     SUBMIT_PAUSE,
     SUBMIT_TRIES,
-    Lifecycle,
-    Phase,
-    Plan,
 )
 
 DAY = 86400.0
