@@ -24,7 +24,7 @@ from .sessions import PeerSession
 
 _TASKS: Final = (
     m.SubmitTasks, m.TasksFetched, m.TasksOpen, m.AbortTasks, m.DefineFunction, m.ForgetFunctions, m.TaskStatus,
-    m.Recheck, m.BodyAgain,
+    m.Recheck, m.BodyAgain, m.TaskOrigin, m.TaskHistory, m.ResumeTasks, m.FollowTasks, m.ForgetTasks,
 )  # fmt: skip
 """What clients say about tasks."""
 

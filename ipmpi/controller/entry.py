@@ -134,6 +134,7 @@ class Entry:
         grant = self.grants.of(hello.role, hello.key)
         if grant is not None:
             self._by_session[session.key] = grant
+            session.holder = grant.id if grant.is_shared else ""
 
     def left(self, key: int) -> None:
         """A session has ended."""

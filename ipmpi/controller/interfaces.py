@@ -18,6 +18,7 @@ from ..errors import ControllerStartError
 from ..protocol import messages
 from ..protocol.permissions import CONTROLLER_RECEIVES, FURLS, RECEIVES, Table
 
+_SAID: Table = frozenset({messages.TasksFetched, messages.TasksOpen, messages.TaskOrigin})
 _CLIENTS: Table = CONTROLLER_RECEIVES["mec"] | CONTROLLER_RECEIVES["tc"]
 
 
@@ -43,7 +44,7 @@ class Interface:
         # Every client may say goodbye, and who submits tasks or commands says which results it has, or lacks.
         received: set[type[messages.Message]] = {messages.Goodbye}
         if messages.SubmitTasks in self.receives:
-            received |= {messages.TasksFetched, messages.TasksOpen}
+            received |= _SAID
         if messages.Command in self.receives:
             received |= {messages.CommandAgain, messages.CommandsTold}
         object.__setattr__(self, "receives", self.receives | received)

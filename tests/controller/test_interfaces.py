@@ -18,7 +18,10 @@ CLIENT_TYPES = (
 ) - ABOUT_FURLS
 
 
-_TOLD_AFTER_A_RESTART = {m.SubmitTasks: (m.TasksFetched, m.TasksOpen), m.Command: (m.CommandAgain, m.CommandsTold)}
+_BESIDES = {
+    m.SubmitTasks: (m.TasksFetched, m.TasksOpen, m.TaskOrigin),
+    m.Command: (m.CommandAgain, m.CommandsTold),
+}
 
 
 def test_the_built_in_ones_are_the_tables() -> None:
@@ -36,7 +39,7 @@ def test_clients_of_any_interface_hear_all_answers() -> None:
 def test_a_site_can_open_client_messages_only(kind: type[m.Message]) -> None:
     if kind in CLIENT_TYPES:
         # Every client can leave properly, and say which results it has, and which it lacks.
-        besides = {m.Goodbye, *_TOLD_AFTER_A_RESTART.get(kind, ())}
+        besides = {m.Goodbye, *_BESIDES.get(kind, ())}
         assert Interface("site", frozenset({kind})).receives == {kind, *besides}
     else:
         with pytest.raises(ControllerStartError, match=f"'site' may not receive {kind.__name__}"):

@@ -83,6 +83,11 @@ TO_CONTROLLER = {
     m.Recheck: "tc",
     m.TasksFetched: "tc",
     m.TasksOpen: "tc",
+    m.TaskOrigin: "tc",
+    m.TaskHistory: "tc",
+    m.ResumeTasks: "tc",
+    m.FollowTasks: "tc",
+    m.ForgetTasks: "tc",
 }
 FROM_CONTROLLER = {
     m.Registered: "engine",
@@ -215,6 +220,11 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.CommandAgain: m.CommandAgain(1, [0], "execute", "execute", b"\x80"),
     m.CommandsTold: m.CommandsTold(),
     m.CommandsHeld: m.CommandsHeld(1, 1, 1, "execute", 1, [0]),
+    m.TaskOrigin: m.TaskOrigin("host", "user", True),
+    m.TaskHistory: m.TaskHistory(1),
+    m.ResumeTasks: m.ResumeTasks(1, "sweep", 0),
+    m.FollowTasks: m.FollowTasks(1, [1]),
+    m.ForgetTasks: m.ForgetTasks(1, "sweep"),
     m.ResultsRecorded: m.ResultsRecorded(1),
     m.EndIsNear: m.EndIsNear(),
     m.HoldRanks: m.HoldRanks(1),
@@ -245,7 +255,8 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
 CLIENT_OPERATIONS = {
     m.Command, m.BodyAgain, m.GetIds, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.ClusterInfo,
     m.SubmitTasks, m.AbortTasks, m.TaskStatus, m.DefineFunction, m.ForgetFunctions, m.Recheck,
-    m.TasksFetched, m.TasksOpen, m.Reserve, m.Release,
+    m.TasksFetched, m.TasksOpen, m.Reserve, m.Release, m.TaskOrigin, m.TaskHistory, m.ResumeTasks, m.FollowTasks,
+    m.ForgetTasks,
 }  # fmt: skip
 
 

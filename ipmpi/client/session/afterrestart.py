@@ -14,7 +14,7 @@ from .sentcommand import SentCommand
 from .waiting import SessionFuture
 
 _REPEATABLE: Final = frozenset(
-    {"GetIds", "QueueStatus", "ClusterInfo", "TaskStatus", "Recheck", "AbortTasks"}
+    {"GetIds", "QueueStatus", "ClusterInfo", "TaskStatus", "Recheck", "AbortTasks", "TaskHistory", "ResumeTasks"}
 )  # fmt: skip
 """Requests that may be made twice."""
 
