@@ -422,6 +422,19 @@ def test_without_engine_sets_nothing_waits() -> None:
     assert controller.passed == [m.GetIds(1)]
 
 
+def test_what_clients_say_of_tasks_is_not_held_back() -> None:
+    controller = Controller()
+    about_tasks = [
+        m.TaskOrigin("host", "user", True),
+        m.TasksOpen([], True),
+        m.TaskHistory(1),
+        m.FollowTasks(2, []),
+    ]
+    for message in about_tasks:
+        controller.hears(CLIENT, message, "tc")
+    assert controller.passed == about_tasks
+
+
 def test_what_is_held_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ipmpi.controller.comeback._MOST_BYTES", 1000)
     controller = Controller()
