@@ -48,7 +48,9 @@ class World:
             sessions = SimpleNamespace(
                 knows=lambda role: True, restore=lambda *session: None, continue_after=lambda key: None
             )
-            restore(self.store.load(), SimpleNamespace(sessions=sessions, journal=self.journal), 0.0, print)  # type: ignore[arg-type]
+            comeback = SimpleNamespace(expect=lambda *_: None)  # there are no commands here
+            service = SimpleNamespace(sessions=sessions, journal=self.journal, comeback=comeback)
+            restore(self.store.load(), service, 0.0, print)  # type: ignore[arg-type]
         self.begin(SET, "engine")
         self.registry.register(SET, m.Register([m.EngineInfo(0, 0, "host", 100)], "", ""))
         self.farm.registered(SET)

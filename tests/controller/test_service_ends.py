@@ -23,7 +23,7 @@ class Peer:
 
     def __init__(self, service: ControllerService, key: int, role: str) -> None:
         self.service, self.key, self.role = service, key, role
-        self.peer, self.farewell, self.is_dead = "test", "", False
+        self.peer, self.farewell, self.is_dead, self.former = "test", "", False, b""
         self.bounds = CLIENTS
         self.registration = Registration()
         self.connection = self
