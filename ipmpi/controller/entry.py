@@ -239,6 +239,7 @@ class Entry:
         lasts = None if seconds is None else seconds + AFTER_JOB
         grant = self.grants.launch(name, places, lasts, local=local, again=again)
         self._changed()
+        self.save_now()  # engines keep this furl, and the controller may be killed before the time for it has come
         return self._doors["engine"].furl("engine", self.grants.secret_of(grant))
 
     def end_launch(self, name: str) -> list[str]:
