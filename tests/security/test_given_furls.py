@@ -291,6 +291,24 @@ def test_the_launch_of_engines_ends_and_its_furl_with_it(tmp_path: Path) -> None
         assert "has ended: the launch default-1 is over" in is_refused(address)
 
 
+def test_who_has_connected_before_the_end_of_a_launch_registers_no_engine_after_it(tmp_path: Path) -> None:
+    with controller(tmp_path) as running, mec_of(running) as mec:
+        address = launch(running, 2)
+        engine, _ = register(address, 0)
+        with engine, Member(address) as thief, Member(address) as another:
+            thief.ping()
+            another.ping()
+            mec._calls.session.request(lambda i: m.EndFurls(i, None, "default-1")).result(WAIT)
+            thief.say(m.Register([m.EngineInfo(0, 1, "thief", 1)], "", ""))  # a place that nobody has taken
+            assert "has ended: the launch default-1 is over" in thief.hear(m.Goodbye).reason
+            engine.say(m.Goodbye("it ends"))
+            engine.close()
+            wait_until(lambda: mec.get_ids() == [], "the end of the engine", WAIT)
+            another.say(m.Register([m.EngineInfo(0, 0, "thief", 1)], "", ""))  # that of an engine which has left
+            assert "has ended: the launch default-1 is over" in another.hear(m.Goodbye).reason
+            assert mec.get_ids() == []
+
+
 def test_a_job_that_has_ended_leaves_a_furl_that_is_worth_nothing(tmp_path: Path) -> None:
     with controller(tmp_path) as running:
         address = launch(running, 2, seconds=-119.0)  # and the two minutes after the end of a job

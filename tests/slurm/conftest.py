@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-# Tests are imported by path (importlib), so the helper beside them is not found otherwise.
-sys.path.insert(0, str(Path(__file__).parent))
+# Tests are imported by path (importlib), so helpers beside them, and beside those of tests/integration that these
+# tests use, are not found otherwise.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "integration")]
 
 from real_slurm import PROGRAMS, Slurm, started
 from short_job import WORDS, ShortJob
