@@ -332,8 +332,8 @@ class Grants:
     def all_left(self, grant: Grant, now: float) -> None:
         """No engine of a launch is left: its job may come back to run again, within a day.
 
-        If none has ever been there, its job waits, however long it takes: somebody else was there, or an engine that
-        ended before it was registered.
+        If none has ever been there, its job waits, however long it takes: somebody else was there, or an engine
+        that ended before it was registered.
         """
         if grant.taken and not grant.over:
             grant.ends = now + COMES_BACK

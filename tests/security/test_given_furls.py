@@ -243,6 +243,28 @@ def test_new_secrets_leave_who_is_connected_and_let_nobody_in_with_the_old_ones(
             MultiEngineClient(str(old["mec"]))
 
 
+def test_secrets_are_replaced_while_clients_compute(tmp_path: Path) -> None:
+    """Under load: tasks run and arrays travel over links that are cut, and nothing is lost or done twice."""
+    with controller(tmp_path) as running, Relay(running.address("tc")) as relay:
+        old = running.furl("tc")
+        with (
+            engines(tmp_path, 2),
+            mec_of(running) as mec,
+            TaskClient(str(Furl(old.fingerprint, (relay.address,), "tc", old.secret))) as tc,
+        ):
+            mec.wait_for_engines(2, WAIT)
+            futures = [tc.submit(pow, number, 2) for number in range(300)]
+            for _ in range(5):
+                mec.rotate()
+                relay.cut_all()
+                futures += [tc.submit(pow, number, 2) for number in range(len(futures), len(futures) + 100)]
+                assert "replaced by a new one" in is_refused(old)
+            assert [future.result(WAIT) for future in futures] == [number**2 for number in range(800)]
+            with TaskClient(str(running.furl_file("tc"))) as new:
+                assert new.submit(abs, -1).result(WAIT) == 1
+        assert "Traceback" not in running.log()
+
+
 def test_with_now_all_others_end(tmp_path: Path) -> None:
     with controller(tmp_path) as running, mec_of(running) as mec, mec_of(running) as other:
         engine, _ = register(running.furl("engine"))

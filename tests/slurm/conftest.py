@@ -13,7 +13,8 @@ import pytest
 
 # Tests are imported by path (importlib), so helpers beside them, and beside those of tests/integration that these
 # tests use, are not found otherwise.
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "integration")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from real_slurm import PROGRAMS, Slurm, started
 from short_job import WORDS, ShortJob
