@@ -62,7 +62,13 @@ def task_options() -> str:
     for field in msgspec.structs.fields(messages.TaskOptions):
         kind = str(field.type).removeprefix("<class '").removesuffix("'>")
         given = field.default_factory() if callable(field.default_factory) else field.default
-        rows.append((literal(field.name), literal(kind), "" if field.required else literal(given)))
+        rows.append(
+            (
+                literal(field.name),
+                literal(kind),
+                "" if field.required else literal(repr(given) if given == "" else given),
+            )
+        )
     return table(("field", "type", "default"), rows)
 
 

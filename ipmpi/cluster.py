@@ -51,6 +51,7 @@ OTHER_COMMANDS: Final = frozenset(
         "relay",
         "follow",
         "kernel",
+        "tasks",
     }
 )
 """Subcommands of ``ipcluster`` that do not start a cluster."""

@@ -357,6 +357,17 @@ TASK_BACKLOG: Final = 256 * MIB
 TASK_BYTES: Final = 2 * TASK_BACKLOG
 """Payload that the controller holds for one client; more is refused with Backpressure."""
 
+KEEP: Final = 7 * 86_400.0
+KEEP_BYTES: Final = 10 * 1024 * MIB
+"""How long, and how many bytes of, named tasks and those of clients that are gone are kept in a journal after they
+have ended: a week of holidays, and less than most local disks have."""
+
+KEEP_IN_MEMORY: Final = 256 * MIB
+"""Bytes of their results that a controller without a journal keeps, in its memory."""
+
+KEPT_RESULT: Final = 256 * MIB
+"""The largest result that a controller keeps. It is in memory as a whole while it is written."""
+
 TASK_NUMBER: Final = 2**31 - 1
 """The largest ``priority`` and number of ``retries`` of a task: 32 bits, as the controller sorts by them."""
 

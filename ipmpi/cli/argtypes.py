@@ -96,6 +96,26 @@ job_walltime: Final = checked("walltime", times.job_seconds)
 gpus: Final = checked("gpus", gpu_numbers.parse)
 
 
+_UNITS_OF_TIME: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_UNITS_OF_SIZE: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def duration(text: str) -> float:
+    """Parse a time as ``7d``, ``12h`` or ``90s``; return seconds."""
+    found = re.fullmatch(r"([0-9]{1,9})([smhdw])", text, re.ASCII)
+    if found is None or not 0 < (length := int(found[1]) * _UNITS_OF_TIME[found[2]]) <= limits.LONGEST:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a time such as 7d, 12h, 30m or 90s")
+    return float(length)
+
+
+def size(text: str) -> int:
+    """Parse a number of bytes as ``10G``, ``500M`` or ``1048576``."""
+    found = re.fullmatch(r"([0-9]{1,15})([kKmMgGtT]?)", text, re.ASCII)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of bytes such as 10G or 500M")
+    return int(found[1]) * _UNITS_OF_SIZE[found[2].lower()]
+
+
 def line(text: str) -> str:
     """Text of one line."""
     if len(text) > limits.LINE:

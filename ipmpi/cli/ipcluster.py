@@ -46,6 +46,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "where": Command("where", "in which line each engine is, also of engines that hang"),
     "debug": Command("debug", "an editor such as VS Code connected to a rank, for breakpoints and variables"),
     "explain": Command("explain", "why a job waits, which ranks are missing, what failed"),
+    "tasks": Command("tasks", "tasks of clients that are gone: list, show, cancel them, fetch their results"),
     "kernel": Command("kernel", "a kernel for JupyterLab and VS Code whose cells run on all ranks"),
     "completion": Command("completion", "command lines completed by the Tab key, in bash, zsh and tcsh"),
     "pack": Command("pack", "the environment in one file, from which jobs copy it to their nodes"),

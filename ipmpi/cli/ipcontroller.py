@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, furl
+from .. import __version__, furl, limits
 from ..controller.entry import Door
 from ..controller.farm.order import ORDERS, Order, Queued
 from ..controller.interfaces import CLIENT_INTERFACES, Interface
+from ..controller.namedtasks import Keep
 from ..controller.restoring import restore
 from ..controller.service import ControllerService
 from ..errors import ControllerStartError, KernelError
@@ -66,6 +67,16 @@ def parser() -> argparse.ArgumentParser:
         help="keep tasks, their results and sessions in this file on a local disk, so that nothing that was "
         "accepted is lost when the controller is killed and started again with the same options; needs "
         "--client-port and --engine-port (default: none)",
+    )  # fmt: skip
+    p.add_argument(
+        "--keep", type=argtypes.duration, default=limits.KEEP, metavar="TIME",
+        help="how long results of tasks that were submitted with a name, or by a client that is gone, are kept "
+        "after the last of them has ended: 90s, 12h, 7d (default: 7d)",
+    )  # fmt: skip
+    p.add_argument(
+        "--keep-bytes", type=argtypes.size, default=None, metavar="N",
+        help="how many bytes of them, with their arguments; what has ended first is dropped first (default: 10G "
+        "in a journal, 256M in memory)",
     )  # fmt: skip
     p.add_argument(
         "--admit", type=argtypes.admission, default="all", metavar="all|ask",
@@ -186,6 +197,7 @@ class Controller:
             interfaces=self.interfaces,
             order=_scheduler(options.scheduler or "priority"),
             store=self.store,
+            keep=self._keep(),
             on_engines=self._tell_engines,
             on_stop=self.loop.stop,
         )
@@ -226,6 +238,11 @@ class Controller:
 
         kept = [role for role in self.furl_files if (o.engine_port if role == "engine" else o.client_port)]
         restore_grants(self.service.entry, self.furl_files, kept, o.start)
+
+    def _keep(self) -> Keep:
+        size = self.options.keep_bytes
+        usual = limits.KEEP_IN_MEMORY if self.store is None else limits.KEEP_BYTES
+        return Keep(self.options.keep, usual if size is None else size)
 
     def _write_furl(self, made: Furl) -> str:
         """Write the furl file of a role, and return its name."""

@@ -18,6 +18,7 @@ from .engines.views import EngineView
 from .session.results import PendingResult, ResultList
 from .tasks.futures import TaskFuture, as_completed, wait
 from .tasks.mapresults import MapResults
+from .tasks.resuming import NamedTasks
 from .tasks.task import TaskClient
 from .tasks.tasktypes import MapTask, StringTask
 
@@ -31,6 +32,7 @@ __all__ = [
     "MapTask",
     "Monitor",
     "MultiEngineClient",
+    "NamedTasks",
     "PendingResult",
     "Profile",
     "ProgramMonitor",

@@ -27,6 +27,8 @@ class Forward:
     stream: int
     size: int
     sinks: tuple[tuple[int, AnyMessage], ...]
+    keep: int = 0
+    """The serial of a group of which the controller keeps this result itself; 0: it does not."""
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,7 @@ class Entry:
         grant = self.grants.of(hello.role, hello.key)
         if grant is not None:
             self._by_session[session.key] = grant
+            session.holder = grant.id if grant.is_shared else ""
 
     def left(self, key: int) -> None:
         """A session has ended."""
@@ -210,6 +211,7 @@ class Entry:
         lasts = None if seconds is None else seconds + AFTER_JOB
         grant = self.grants.launch(name, places, lasts, local=local, again=again)
         self._changed()
+        self.save_now()  # engines keep this furl, and the controller may be killed before the time for it has come
         return self._doors["engine"].furl("engine", self.grants.secret_of(grant))
 
     def end_launch(self, name: str) -> list[str]:

@@ -18,6 +18,7 @@ from ..errors import ControllerStartError
 from ..protocol import messages
 from ..protocol.permissions import CONTROLLER_RECEIVES, FURLS, RECEIVES, Table
 
+_SAID: Table = frozenset({messages.TasksFetched, messages.TasksOpen, messages.TaskOrigin})
 _CLIENTS: Table = CONTROLLER_RECEIVES["mec"] | CONTROLLER_RECEIVES["tc"]
 
 
@@ -41,7 +42,7 @@ class Interface:
 
     def __post_init__(self) -> None:
         # Every client may say goodbye, and who submits tasks says which results it has.
-        received = {messages.TasksFetched, messages.TasksOpen} if messages.SubmitTasks in self.receives else set()
+        received = _SAID if messages.SubmitTasks in self.receives else set()
         object.__setattr__(self, "receives", self.receives | {messages.Goodbye} | received)
         excess = self.receives - _CLIENTS - CONTROLLER_RECEIVES["monitor"]
         if self.role != "mec":

@@ -9,9 +9,11 @@ import msgspec
 from ..errors import JournalDamaged
 from ..journal.rows import Contents, EndRow
 from ..protocol import messages as m
+from .bundles import UNKNOWN, Origin
 from .farm.recovery import Ends
+from .keptgroups import Kept
 from .service import ControllerService
-from .taskjournal import Kept, TaskJournal
+from .taskjournal import TaskJournal
 
 
 def restore(contents: Contents, service: ControllerService, now: float, log: Callable[[str], None]) -> None:
@@ -22,29 +24,38 @@ def restore(contents: Contents, service: ControllerService, now: float, log: Cal
     """
     sessions, journal = service.sessions, service.journal
     assert isinstance(journal, TaskJournal)
-    clients = {row.key for row in contents.sessions if sessions.knows(row.role)}
+    gone = {row.client for row in contents.gone}
+    roles = {row.key: row.role for row in contents.sessions if sessions.knows(row.role)}
+    clients = set(roles) - gone
+    origins = {row.client: Origin(row.host, row.user, bool(row.detach)) for row in contents.origins}
+    holders = roles | {row.client: row.holder for row in contents.origins if row.client in roles}
     for row in contents.sessions:
         if row.key in clients:
             sessions.restore(*row)
+            journal.named.began(row.key, holders[row.key], origins.get(row.key, UNKNOWN))
+    for bundle in contents.bundles:
+        if bundle.client in roles:
+            journal.named.restore_bundle(bundle, bundle.client in gone)
     for number in [*(row.key for row in contents.sessions), *(row.key for row in contents.sets)]:
         sessions.continue_after(number)
     recovery = journal.farm.recovery
     serials = [*(row.serial for row in contents.groups), *(row.serial for row in contents.records)]
     if serials:
         recovery.continue_after(max(serials))
-    records = [row for row in contents.records if row.client in clients]
+    records = [row for row in contents.records if row.client in roles]
     for record in records:
         recovery.restore_record(record.client, record.number, record.label, record.states)
-    kept, tasks = _restore_groups(contents, clients, journal)
-    journal.restored(clients, contents.sets, kept, [(row.client, row.serial) for row in records], now)
-    if clients or contents.sets:
+    kept, tasks = _restore_groups(contents, holders, journal)
+    there = [(row.client, row.serial) for row in records]
+    journal.restored(clients, contents.sets, kept, there, now, gone & set(roles))
+    if roles or contents.sets:
         log(
             f"restored from the journal: {len(clients)} clients, {tasks} tasks in {len(kept)} groups; "
             f"{len(contents.sets)} engine sets may come back"
         )
 
 
-def _restore_groups(contents: Contents, clients: set[int], journal: TaskJournal) -> tuple[list[Kept], int]:
+def _restore_groups(contents: Contents, holders: dict[int, str], journal: TaskJournal) -> tuple[list[Kept], int]:
     """Restore the groups of these clients; return them, and the number of their tasks that have not ended."""
     functions = {row.key: row.data for row in contents.functions}
     ends: dict[int, list[EndRow]] = {}
@@ -53,7 +64,7 @@ def _restore_groups(contents: Contents, clients: set[int], journal: TaskJournal)
     kept = []
     before = journal.farm.unfinished
     for row in sorted(contents.groups):
-        if row.client not in clients:
+        if row.client not in holders:
             continue
         message = _decoded(row.message)
         told = [_decoded(end.message) for end in ends.get(row.serial, ())]
@@ -63,6 +74,8 @@ def _restore_groups(contents: Contents, clients: set[int], journal: TaskJournal)
             journal.farm.recovery.restore(row.serial, row.client, message, [row.body], told, functions)  # type: ignore[arg-type]
         except KeyError:
             raise JournalDamaged("the journal does not have the function of a task: remove it") from None
+        size = sum(len(end.body) for end in ends.get(row.serial, ()))
+        journal.named.restore_group(row.client, holders[row.client], row.serial, message, size)
         kept.append(Kept(row.serial, row.client, row.number, list(dict.fromkeys(message.options.functions))))
     return kept, journal.farm.unfinished - before
 

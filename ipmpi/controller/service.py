@@ -7,10 +7,10 @@ unpickled: the controller does not import pickle.
 
 from __future__ import annotations
 
-import functools
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import KernelError, LocalProtocolError, RemoteProtocolError, SecurityError
@@ -31,18 +31,21 @@ from .engineslog import came, gone
 from .entry import Entry
 from .farm.farm import Farm
 from .farm.order import Order
+from .forwarding import Forwarding, send_whole
 from .headers import check_room
 from .inquiries import Inquiries
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
 from .lossnotices import Losses
+from .namedtasks import USUAL, Keep
+from .nojournal import NoJournal
 from .onloss import SetFates
 from .restarts import SetRestarts
 from .roll import Roll
 from .sessions import PeerSession, Sessions
 from .stalled import Stalled
 from .substitutes import send_instead
-from .taskjournal import NoJournal, Store, TaskJournal
+from .taskjournal import Store, TaskJournal
 from .watches import Watches
 
 _FLUSH_AGAIN = 0.1
@@ -56,6 +59,7 @@ class ControllerService:
 
     Args:
         order: the order in which tasks are given to engines.
+        keep: what is kept of named tasks and of those of clients that are gone.
         store: the journal, if there is one; restore what it holds next (:mod:`ipmpi.controller.restoring`).
         log: called with each line for the log.
         on_engines: called with the number of registered engines whenever it changes.
@@ -73,6 +77,7 @@ class ControllerService:
         interfaces: Sequence[Interface] = CLIENT_INTERFACES,
         order: Order | None = None,
         store: Store | None = None,
+        keep: Keep = USUAL,
         on_engines: Callable[[int], None] = lambda count: None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
@@ -86,8 +91,9 @@ class ControllerService:
         # Engines outlive a controller; their replies to the old one must not be taken for replies to this one.
         self.router = Router(secrets.randbits(60))
         self.farm = Farm(self.router.registry, secrets.randbits(60), order)
-        self.journal = NoJournal(self.farm) if store is None else TaskJournal(self.farm, store, self._log)
-        flush_soon = functools.partial(loop.call_at_turn_end, self._flush, self._not_flushed)
+        farm = self.farm
+        self.journal = NoJournal(farm, keep) if store is None else TaskJournal(farm, store, self._log, keep)
+        flush_soon = partial(loop.call_at_turn_end, self._flush, self._not_flushed)
         self.losses = Losses(self.router, self.farm.blame, self._log, flush_soon)
         self.deadlines, self._roll = Deadlines(self.router.registry), Roll(self.router.registry)
         self._flush_timer: Timer | None = None
@@ -98,6 +104,10 @@ class ControllerService:
         self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
         self.interruptions = Interruptions(loop, self.router, self._send)
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
+        kept = self.journal.named.large_kept
+        self._forwarding = Forwarding(
+            by_key, self.transfers, self.stalled, self.router, self._forwarded, kept, self._log
+        )
         self._restarts = SetRestarts(self.router, self.farm, self.deadlines, self._log, self._engines_ended)
         self.fates = SetFates(self.router, self.losses, self._restarts, self._announce)
         self._engines, self._stopping, self._started = 0, False, time.time()
@@ -133,6 +143,9 @@ class ControllerService:
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
             m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
             m.Release: lambda session, message: self.farm.release(session.key, message.targets),
+            m.TaskHistory: lambda session, message: self.journal.named.history(session.key),
+            m.ResumeTasks: lambda session, message: self.journal.named.resume(session.key, message),
+            m.ForgetTasks: lambda session, message: self.journal.named.forget(session.key, message),
         }
 
     # --- events --------------------------------------------------------------------------------------------
@@ -216,7 +229,7 @@ class ControllerService:
         message: Any = event.message
         try:
             self.entry.check_use(session.key, message)
-            asks = not isinstance(message, m.TasksFetched | m.TasksOpen)
+            asks = not isinstance(message, m.TasksFetched | m.TasksOpen | m.TaskOrigin)
             if asks and not self._interfaces[session.role].permits(message):
                 raise SecurityError(
                     f"the {session.role!r} interface does not permit this {type(message).__name__}"
@@ -252,13 +265,13 @@ class ControllerService:
             self._loop.call_at_turn_end(self.stalled.look_for_silent_senders)
         elif isinstance(message, m.SubmitTasks):
             self.journal.submit(key, message, event.body, event.stream)
-        elif isinstance(message, m.TasksFetched | m.TasksOpen):
+        elif isinstance(message, m.TasksFetched | m.TasksOpen | m.TaskOrigin | m.FollowTasks):
             self.journal.told(key, message)
         elif isinstance(message, m.BodyAgain):
             if not self.farm.bodies.again(key, message, event.stream):
                 self.router.body_again(key, message, event.stream)
         elif isinstance(message, m.AbortTasks):
-            self.farm.aborts.abort(key, message)
+            self.journal.named.abort(key, message)
         elif isinstance(message, m.DefineFunction):
             self.farm.define(key, message, event.body)
         elif isinstance(message, m.ForgetFunctions):
@@ -324,13 +337,15 @@ class ControllerService:
                 lambda: self.fates.set_lost(key, reason, now, silent=session.is_dead, expected=not blame),
                 lambda: self.deadlines.forget(key),
                 self._count_engines,
+                lambda: self.journal.set_lost(key),
             )
         else:
-            lost = (self.farm.client_lost, self.router.client_lost, self._watches.client_lost)
-            self._do_all(*(functools.partial(forget, key) for forget in lost))
-        in_journal = functools.partial(self.journal.ended, key)
-        self._do_all(functools.partial(self.entry.left, key), in_journal)
-        self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
+            orderly = self._stopping or bool(session.farewell and not session.fault)
+            lost = (self.router.client_lost, self._watches.client_lost)
+            self._do_all(lambda: self.journal.client_lost(key, orderly), *(partial(each, key) for each in lost))
+        self._do_all(
+            lambda: self.entry.left(key), lambda: self.transfers.endpoint_lost(session), self._stop_if_alone
+        )
 
     def _do_all(self, *steps: Callable[[], object]) -> None:
         """Make all these calls, even if one fails, so that all resources are freed."""
@@ -391,7 +406,8 @@ class ControllerService:
                 except Exception as error:
                     self._not_performed(effect, error)
         self.interruptions.look()
-        for timed in (self.journal, self.deadlines, self.losses):
+        self._set_timer(self.journal.next_deadline(now))
+        for timed in (self.deadlines, self.losses):
             self._set_timer(timed.next_deadline())
 
     def _not_flushed(self, error: BaseException) -> None:
@@ -425,9 +441,9 @@ class ControllerService:
         if isinstance(effect, Send):
             self._send(effect.to, effect.message, effect.body)
         elif isinstance(effect, Forward):
-            self._forward(effect)
+            self._forwarding.forward(effect)
         elif isinstance(effect, GiveUp):
-            self._give_up(effect.source, effect.stream)
+            self._forwarding.give_up(effect.source, effect.stream)
         elif isinstance(effect, Announce):
             self._announce(effect.text)
         elif isinstance(effect, Decline):
@@ -440,7 +456,7 @@ class ControllerService:
         session = self.sessions.by_key.get(key)
         if session is not None:
             try:
-                session.connection.send(message, body)
+                send_whole(session.connection, message, body)
             except LocalProtocolError as error:
                 send_instead(session.connection, f"{session.role} {session.key}", message, error, self._log)
             session.wake()
@@ -460,38 +476,6 @@ class ControllerService:
             self._loop.call_soon(
                 lambda: self.sessions.end(session, reason), lambda error: self.sessions.broken(session, error)
             )
-
-    def _give_up(self, key: int, stream: int) -> None:
-        """Drop the rest of a reply that the client does not read."""
-        self.router.give_up(key, stream)
-        source = self.sessions.by_key.get(key)
-        if source is None or not self.transfers.give_up(source, stream):
-            if source is not None:
-                source.connection.refuse(stream)
-                source.wake()
-            self._forwarded(key, stream, False)
-
-    def _forward(self, effect: Forward) -> None:
-        if any(key in self.stalled for key, _ in effect.sinks):
-            self._give_up(effect.source, effect.stream)
-            return
-        source = self.sessions.by_key.get(effect.source)
-        sinks = []
-        for key, message in effect.sinks:
-            session = self.sessions.by_key.get(key)
-            if session is not None:
-                try:
-                    sinks.append((session, session.connection.send_streamed(message, effect.size)))
-                except LocalProtocolError as error:
-                    send_instead(session.connection, f"{session.role} {session.key}", message, error, self._log)
-                    session.wake()
-        if source is None:
-            for session, stream in sinks:
-                session.connection.abort(stream)
-                session.wake()
-            return
-        origin = (effect.source, effect.stream)
-        self.transfers.start(source, effect.stream, sinks, lambda complete: self._forwarded(*origin, complete))
 
     def _forwarded(self, source: int, stream: int, complete: bool) -> None:
         self.farm.result_passed_on(source, stream, complete)

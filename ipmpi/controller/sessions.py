@@ -46,6 +46,8 @@ class PeerSession:
     """The token of the session that the peer asked for, and which is not known here."""
     is_restored: bool = False
     """Whether it comes from a journal, and its peer has said nothing since."""
+    holder: str = ""
+    """Names the furl of its peer, if that was given out with terms of its own; "" for that of the role."""
 
     def wake(self) -> None:
         """Send what was queued on the connection."""

@@ -14,9 +14,7 @@ The rules.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from .. import limits
@@ -30,6 +28,7 @@ from ..journal.rows import (
     DropSet,
     EndRow,
     FunctionRow,
+    GoneRow,
     GroupRow,
     RecordRow,
     SessionRow,
@@ -37,11 +36,15 @@ from ..journal.rows import (
 )
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
+from .bundles import BundleGroup
 from .effects import Announce, Decline, Effect, Send, refusal
 from .farm.answers import numbers
 from .farm.farm import Farm
 from .farm.recovery import Ends, ends_in, is_failure, only
 from .farm.tasktable import RECORDS
+from .keptgroups import Kept, KeptClient, Return
+from .namedtasks import USUAL, Keep
+from .nojournal import NoJournal, Session
 
 COMMIT_DELAY: Final = 0.02
 """Seconds for which results that were passed on wait to be written together. Engine sets keep them meanwhile."""
@@ -63,87 +66,6 @@ class Store(Protocol):
         """Return the committed ends of a group's tasks; JournalDamaged."""
 
 
-class Session(Protocol):
-    """The part of a session that is written."""
-
-    key: int
-    token: bytes
-    role: str
-    former: bytes
-
-
-class NoJournal:
-    """Passes everything on to the farm."""
-
-    is_on = False
-
-    def __init__(self, farm: Farm) -> None:
-        self.farm = farm
-        self._out: list[Effect] = []
-
-    def began(self, session: Session) -> None:
-        """A session has begun."""
-
-    def ended(self, key: int) -> None:
-        """A session has ended; call it after the farm was told."""
-
-    def finish(self) -> None:
-        """The controller ends, and has ended all sessions."""
-
-    def submit(self, client: int, message: m.SubmitTasks, body: Sequence[Buffer], stream: int) -> None:
-        """A client submits a group; raises an error to refuse it."""
-        self.farm.submit(client, message, body, stream)
-
-    def results(self, key: int, message: m.TaskResults, body: Sequence[Buffer]) -> None:
-        """Tasks have ended on a rank of a set."""
-        self.farm.results(key, message, body)
-
-    def held(self, key: int, message: m.TasksHeld) -> None:
-        """A set that has come back says which tasks it has."""
-        for serial, indices in message.groups:
-            unknown = self.farm.recovery.adopt(key, serial, numbers(indices))
-            if unknown:
-                self._out.append(Send(key, m.CancelTasks(serial, packed.pack(unknown), False)))
-
-    def told(self, client: int, message: m.TasksFetched | m.TasksOpen) -> None:
-        """A client says which results it has, or lacks."""
-
-    def flush(self, now: float) -> list[Effect]:
-        """Return the effects of all events since the last call, in order."""
-        out, self._out = self._out, []
-        return out + self.farm.flush(now)
-
-    def next_deadline(self) -> float | None:
-        """Return when to call :meth:`flush` if no event occurs."""
-        return self.farm.next_deadline()
-
-
-@dataclass
-class Kept:
-    """A group that is in the journal."""
-
-    serial: int
-    client: int
-    number: int
-    functions: list[bytes]
-
-
-@dataclass
-class _Client:
-    groups: dict[int, Kept] = field(default_factory=dict)
-    """By the client's number."""
-    records: deque[int] = field(default_factory=deque)
-    """Serials of groups whose results it has."""
-
-
-@dataclass
-class _Return:
-    """What a client that comes back has said: groups that it lacks results of, and that it has sent (again)."""
-
-    listed: set[int] = field(default_factory=set)
-    resent: set[int] = field(default_factory=set)
-
-
 class TaskJournal(NoJournal):
     """Writes what the farm must not forget; answers clients and engine sets after a restart.
 
@@ -151,15 +73,16 @@ class TaskJournal(NoJournal):
         farm: all tasks.
         store: the journal.
         log: called with lines for the log.
+        keep: what is kept of named tasks, and of those of clients that are gone.
     """
 
     is_on = True
 
-    def __init__(self, farm: Farm, store: Store, log: Callable[[str], None]) -> None:
-        super().__init__(farm)
+    def __init__(self, farm: Farm, store: Store, log: Callable[[str], None], keep: Keep = USUAL) -> None:
+        super().__init__(farm, keep)
         self._store = store
         self._log = log
-        self._clients: dict[int, _Client] = {}
+        self._clients: dict[int, KeptClient] = {}
         self._functions: dict[bytes, int] = {}
         """How many groups in the journal use each function."""
         self._unwritten: dict[bytes, bytes] = {}
@@ -178,7 +101,7 @@ class TaskJournal(NoJournal):
         self._recorded: dict[int, int] = {}
         """Messages of results of each set: how many there were, and how many it was told are recorded."""
         self._former: dict[int, bytes] = {}
-        self._away: dict[int, _Return] = {}
+        self._away: dict[int, Return] = {}
         """Clients that have not come back since the restart."""
         self._lacked: dict[tuple[int, int], set[int]] = {}
         """By client and number of a group: what a client that came back in this turn lacks of it."""
@@ -190,19 +113,26 @@ class TaskJournal(NoJournal):
 
     def restored(
         self, clients: Iterable[int], sets: Iterable[SetRow], groups: Iterable[Kept],
-        records: Iterable[tuple[int, int]], now: float,
+        records: Iterable[tuple[int, int]], now: float, gone: Collection[int] = (),
     ) -> None:  # fmt: skip
-        """These were in the journal when the controller began (``records``: client and serial)."""
-        for key in clients:
-            self._clients[key] = _Client()
+        """These were in the journal when the controller began (``records``: client and serial).
+
+        ``gone``: clients that do not come back, and whose tasks go on.
+        """
+        for key in (*clients, *gone):
+            self._clients[key] = KeptClient()
         self._expected = {each.token: each.key for each in sets}
         for kept in groups:
             self._clients[kept.client].groups[kept.number] = kept
-            self._away.setdefault(kept.client, _Return())
+            if kept.client not in gone:
+                self._away.setdefault(kept.client, Return())
             for function in kept.functions:
                 self._functions[function] = self._functions.get(function, 0) + 1
         for client, serial in records:
             self._clients[client].records.append(serial)
+        for key in gone:
+            self.farm.departures.gone(key, ())
+        self._release()
         self._release_at = now + RECOVERY if self._away or self._expected else None
 
     def _release(self) -> None:
@@ -227,27 +157,49 @@ class TaskJournal(NoJournal):
         if session.role == "engine":
             self._former[session.key] = session.former
             self._changes.append(SetRow(session.key, session.token))
-        elif session.key not in self._clients:
-            self._clients[session.key] = _Client()
+            return
+        if session.key not in self._clients:
+            self._clients[session.key] = KeptClient()
             self._changes.append(SessionRow(session.key, session.token, session.role))
             self._commit()
+            super().began(session)
 
-    def ended(self, key: int) -> None:
-        """A session has ended, and with it all that the journal has of it."""
-        client = self._clients.pop(key, None)
-        if client is not None:
-            for kept in client.groups.values():
-                self._drop(kept)
-            self._changes.append(DropSession(key))
-            self._away.pop(key, None)
-        elif key in self._former:
+    def set_lost(self, key: int) -> None:
+        """The session of an engine set has ended, and with it all that the journal has of it."""
+        if key in self._former:
             # This is not its return: the answer to its Hello may have been lost, and it may have come again.
             self._changes.append(DropSet(key))
             for known in (self._former, self._heard, self._recorded):
                 known.pop(key, None)
 
+    def client_lost(self, key: int, orderly: bool) -> None:
+        """The session of a client has ended, and with it what does not go on without it."""
+        staying = self.named.leave(key, orderly)
+        client = self._clients.get(key)
+        self._away.pop(key, None)
+        if client is None or not staying:
+            try:
+                self.farm.client_lost(key)
+            finally:
+                self._forget_client(key)
+            return
+        left = {group.number for group in staying}
+        for number in [number for number in client.groups if number not in left]:
+            self._drop(client.groups.pop(number))
+        self._changes.append(GoneRow(key))
+        self.farm.departures.gone(key, {group.number for group in staying if group.bundle.is_named})
+        self._release()
+
+    def _forget_client(self, key: int) -> None:
+        client = self._clients.pop(key, None)
+        if client is not None:
+            for kept in client.groups.values():
+                self._drop(kept)
+            self._changes.append(DropSession(key))
+
     def finish(self) -> None:
-        """The controller ends, and has ended all sessions: nobody comes back for what they had."""
+        """The controller ends, and has ended all sessions: only for named tasks somebody may come back."""
+        self.named.flush(0.0)
         self._commit()
 
     # --- clients ---------------------------------------------------------------------------------------------
@@ -264,7 +216,9 @@ class TaskJournal(NoJournal):
             if stream:
                 self._out.append(Decline(client, stream))
             return
+        self.named.check(client, message)
         group = self.farm.submit(client, message, body, stream)
+        self.named.submitted(client, group, message)
         functions = list(dict.fromkeys(message.options.functions))
         for key in functions:
             if key not in self._functions:
@@ -274,8 +228,11 @@ class TaskJournal(NoJournal):
         row = GroupRow(kept.serial, client, kept.number, m.encode(message), b"".join(body))
         self._submitted[kept.serial] = (kept, row)
 
-    def told(self, client: int, message: m.TasksFetched | m.TasksOpen) -> None:
-        """A client says which results it has, or lacks."""
+    def told(self, client: int, message: m.TasksFetched | m.TasksOpen | m.TaskOrigin | m.FollowTasks) -> None:
+        """A client says which results it has, or lacks, who it is, or what it wants to hear of."""
+        if isinstance(message, m.TaskOrigin | m.FollowTasks):
+            super().told(client, message)
+            return
         if isinstance(message, m.TasksFetched):
             for number in message.groups:
                 self._fetched(client, number)
@@ -286,7 +243,10 @@ class TaskJournal(NoJournal):
             if away is not None:
                 away.listed.add(number)
                 self._lacked[client, number] = lacks
-            self._answer(client, number, lacks)
+            if number < 0:
+                self.named.follow_again(client, -number, lacks)
+            else:
+                self._answer(client, number, lacks)
         if message.last and away is not None:
             for number in sorted(self._clients[client].groups):
                 if number in away.resent:
@@ -331,6 +291,8 @@ class TaskJournal(NoJournal):
     def _fetched(self, client: int, number: int) -> None:
         """A client has the results of all tasks of a group; others may still refer to it."""
         state = self._clients[client]
+        if number < 0 or self.named.fetched(client, number):
+            return
         kept = state.groups.pop(number, None)
         if kept is None:
             return
@@ -398,7 +360,8 @@ class TaskJournal(NoJournal):
         if not self._failure:
             told += self._unsaid
             self._unsaid = []
-        return [effect for effect in told if not self._is_for_absent(effect)]
+        told = self.named.pass_on(told)
+        return [effect for effect in told if not self._is_for_absent(effect)] + self.named.flush(now)
 
     def _only_lacked(self, effects: Iterable[Effect]) -> list[Effect]:
         """Leave out results that came again in the turn in which their client came back, and which it has."""
@@ -434,6 +397,7 @@ class TaskJournal(NoJournal):
             state = self._clients.get(kept.client)
             if state is not None and state.groups.pop(kept.number, None) is not None:
                 self.farm.recovery.withdraw(kept.client, kept.number)
+                self.named.withdrawn(kept.client, kept.number)
                 self._out.append(Send(kept.client, refusal(kept.number, error)))
                 self._drop(kept)
 
@@ -444,6 +408,7 @@ class TaskJournal(NoJournal):
             if not isinstance(effect, Send) or not isinstance(effect.message, Ends):
                 continue
             client, message = self._clients.get(effect.to), effect.message
+            self.named.note(effect, message)
             kept = client.groups.get(message.group) if client is not None else None
             if kept is not None:
                 row = EndRow(kept.serial, m.encode(message), b"".join(effect.body))
@@ -487,7 +452,35 @@ class TaskJournal(NoJournal):
                 self._recorded[key] = heard
                 self._out.append(Send(key, m.ResultsRecorded(heard)))
 
-    def next_deadline(self) -> float | None:
+    def next_deadline(self, now: float) -> float | None:
         """Return when to call :meth:`flush` if no event occurs."""
-        times = (self.farm.next_deadline(), self._commit_at, self._release_at)
+        times = (super().next_deadline(now), self._commit_at, self._release_at)
         return min((when for when in times if when is not None), default=None)
+
+    # --- what is kept; see :class:`ipmpi.controller.namedtasks.Record` -----------------------------------------
+
+    def ends(self, group: BundleGroup) -> list[tuple[EndRow, bool]]:
+        """Return the ends that are noted of a group; failures are told when they are written."""
+        rows = [(row, True) for row in self._store.ends(group.serial)]
+        unwritten = self._ends.get(group.serial, ())
+        return rows + [(row, not is_failure(m.decode(row.message))) for row in unwritten]  # type: ignore[arg-type]
+
+    def keep(self, group: BundleGroup, row: EndRow) -> None:
+        """Note ends of tasks."""
+        self._ends.setdefault(group.serial, []).append(row)
+
+    def write(self, change: Change) -> None:
+        """Write it soon."""
+        self._changes.append(change)
+
+    def forget(self, group: BundleGroup) -> None:
+        """Keep nothing of a group."""
+        client = self._clients.get(group.bundle.client)
+        kept = client.groups.pop(group.number, None) if client is not None else None
+        if kept is not None:
+            self._drop(kept)
+
+    def forget_client(self, client: int) -> None:
+        """Keep nothing of a client that is gone."""
+        self.farm.client_lost(client)
+        self._forget_client(client)

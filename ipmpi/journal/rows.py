@@ -60,8 +60,40 @@ class RecordRow(NamedTuple):
     states: bytes
 
 
+class OriginRow(NamedTuple):
+    """Who submits the tasks of a client's session, with which furl, and whether they go on without it (1)."""
+
+    client: int
+    host: str
+    user: str
+    detach: int
+    holder: str
+
+
+class GoneRow(NamedTuple):
+    """The client of a session is gone, and its tasks go on."""
+
+    client: int
+
+
+class BundleRow(NamedTuple):
+    """Groups of one client that were submitted under one name.
+
+    ``number`` is the serial of its first group; ``submitted`` and ``ended`` (0: not yet) are seconds since 1970.
+    """
+
+    number: int
+    client: int
+    name: str
+    holder: str
+    host: str
+    user: str
+    submitted: float
+    ended: float
+
+
 class DropSession(NamedTuple):
-    """Take out a client's session, with its records (its groups are dropped one by one)."""
+    """Take out a client's session, its origin and its records (groups and bundles are dropped one by one)."""
 
     key: int
 
@@ -90,8 +122,14 @@ class DropRecord(NamedTuple):
     serial: int
 
 
-Row = SessionRow | SetRow | FunctionRow | GroupRow | EndRow | RecordRow
-Drop = DropSession | DropSet | DropFunction | DropGroup | DropRecord
+class DropBundle(NamedTuple):
+    """Take out a bundle (its groups are dropped one by one)."""
+
+    number: int
+
+
+Row = SessionRow | SetRow | FunctionRow | GroupRow | EndRow | RecordRow | OriginRow | GoneRow | BundleRow
+Drop = DropSession | DropSet | DropFunction | DropGroup | DropRecord | DropBundle
 Change = Row | Drop
 
 
@@ -105,3 +143,6 @@ class Contents:
     groups: list[GroupRow] = field(default_factory=list)
     ends: list[EndRow] = field(default_factory=list)
     records: list[RecordRow] = field(default_factory=list)
+    origins: list[OriginRow] = field(default_factory=list)
+    gone: list[GoneRow] = field(default_factory=list)
+    bundles: list[BundleRow] = field(default_factory=list)

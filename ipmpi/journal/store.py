@@ -27,8 +27,10 @@ from typing import Any, Final, TypeVar
 from .. import furl
 from ..errors import ControllerStartError, JournalDamaged, JournalFull
 from .rows import (
+    BundleRow,
     Change,
     Contents,
+    DropBundle,
     DropFunction,
     DropGroup,
     DropRecord,
@@ -36,14 +38,16 @@ from .rows import (
     DropSet,
     EndRow,
     FunctionRow,
+    GoneRow,
     GroupRow,
+    OriginRow,
     RecordRow,
     Row,
     SessionRow,
     SetRow,
 )
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _APPLICATION: Final = 0x69706D70
 """The application id in the file's header: "ipmp"."""
 _CHECKPOINT_PAGES: Final = 4096
@@ -63,12 +67,18 @@ _TABLES: Final[dict[type[Any], tuple[str, str]]] = {
     GroupRow: ("groups", "serial INTEGER, client INTEGER, number INTEGER, message BLOB, body BLOB"),
     EndRow: ("ends", "serial INTEGER, message BLOB, body BLOB"),
     RecordRow: ("records", "serial INTEGER, client INTEGER, number INTEGER, label TEXT, states BLOB"),
+    OriginRow: ("origins", "client INTEGER, host TEXT, user TEXT, detach INTEGER, holder TEXT"),
+    GoneRow: ("gone", "client INTEGER"),
+    BundleRow: (
+        "bundles",
+        "number INTEGER, client INTEGER, name TEXT, holder TEXT, host TEXT, user TEXT, submitted REAL, ended REAL",
+    ),
 }
 _INSERT: Final = {
     kind: f"INSERT INTO {table} VALUES (?, ?{', ?' * len(kind._fields)})" for kind, (table, _) in _TABLES.items()
 }
 
-_R = TypeVar("_R", SessionRow, SetRow, FunctionRow, GroupRow, EndRow, RecordRow)
+_R = TypeVar("_R", SessionRow, SetRow, FunctionRow, GroupRow, EndRow, RecordRow, OriginRow, GoneRow, BundleRow)
 
 
 class _Kept:
@@ -206,6 +216,7 @@ class Journal:
         contents = Contents(
             list(self._all(SessionRow)), list(self._all(SetRow)), list(self._all(FunctionRow)),
             list(self._all(GroupRow)), list(self._all(EndRow)), list(self._all(RecordRow)),
+            list(self._all(OriginRow)), list(self._all(GoneRow)), list(self._all(BundleRow)),
         )  # fmt: skip
         if (rows, total) != (self._rows, self._sum):
             raise self._damage(f"{self._rows} rows are there, and they are not the {rows} that were written")
@@ -294,6 +305,8 @@ class Journal:
             self._drop(("records", change.serial), undo)
         elif isinstance(change, DropFunction):
             self._drop(("functions", change.key), undo)
+        elif isinstance(change, DropBundle):
+            self._drop(("bundles", change.number), undo)
         elif isinstance(change, DropSet):
             self._drop(("sets", change.key), undo)
         elif isinstance(change, DropSession):
@@ -385,9 +398,11 @@ class Journal:
 
 
 def _name(row: Row) -> tuple[str, int | bytes]:
-    """Return the name under which a row is dropped: ends go with their group."""
+    """Return the name under which a row is dropped: ends go with their group, what is said of a client with it."""
     if isinstance(row, EndRow):
         return "groups", row.serial
+    if isinstance(row, OriginRow | GoneRow):
+        return "sessions", row.client
     return _TABLES[type(row)][0], row[0]
 
 

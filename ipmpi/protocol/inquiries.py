@@ -1,6 +1,6 @@
 """What clients ask the node agents of ranks, and what these answer, also while every rank is stuck.
 
-A question travels inside :class:`~ipmpi.protocol.messages.AskAgents` as opaque bytes: only the client and the
+A question travels inside :class:`AskAgents` as opaque bytes: only the client and the
 agents look inside.
 """
 
@@ -10,7 +10,40 @@ from typing import Final
 
 import msgspec
 
+from ..ids import IdList
+from .basemessage import Message
 from .mpicalls import MpiCall
+
+
+class AskAgents(Message, frozen=True, tag=17):
+    """Ask the node agents about their ranks, however busy these are.
+
+    ``question`` is an encoded :data:`Question`. Answer: a list of ``[[engine, ...],
+    answer]``, and the list of the engines of which nobody has told anything in time.
+    """
+
+    id: int
+    targets: IdList | None
+    question: bytes
+
+
+class Inquiry(Message, frozen=True, tag=49):
+    """Tell something about these ranks. Answered by :class:`Findings`."""
+
+    id: int
+    ranks: IdList
+    question: bytes
+
+
+class Findings(Message, frozen=True, tag=56):
+    """The answer to an :class:`Inquiry`, the same for these ranks.
+
+    ``engines``: as in :class:`~ipmpi.protocol.messages.Result`.
+    """
+
+    id: int
+    engines: IdList
+    answer: bytes
 
 
 class ReadLog(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="log"):

@@ -35,7 +35,16 @@ from .furls import (
     ListFurls as ListFurls,
     ReplaceSecrets as ReplaceSecrets,
 )
+from .inquiries import AskAgents as AskAgents, Findings as Findings, Inquiry as Inquiry
 from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
+from .namedtasks import (
+    FollowTasks as FollowTasks,
+    ForgetTasks as ForgetTasks,
+    NamedTasksMessage as NamedTasksMessage,
+    ResumeTasks as ResumeTasks,
+    TaskHistory as TaskHistory,
+    TaskOrigin as TaskOrigin,
+)
 from .output import (
     DISPLAY as DISPLAY,
     METADATA as METADATA,
@@ -200,18 +209,6 @@ class ClusterInfo(Message, frozen=True, tag=8):
     after: int = -1
 
 
-class AskAgents(Message, frozen=True, tag=17):
-    """Ask the node agents about their ranks, however busy these are.
-
-    ``question`` is an encoded :data:`~ipmpi.protocol.inquiries.Question`. Answer: a list of ``[[engine, ...],
-    answer]``, and the list of the engines of which nobody has told anything in time.
-    """
-
-    id: int
-    targets: IdList | None
-    question: bytes
-
-
 # --- controller to client --------------------------------------------------------------------------------
 
 
@@ -319,14 +316,6 @@ class InterruptRanks(Message, frozen=True, tag=42):
     ranks: IdList
 
 
-class Inquiry(Message, frozen=True, tag=49):
-    """Tell something about these ranks. Answered by :class:`Findings`."""
-
-    id: int
-    ranks: IdList
-    question: bytes
-
-
 class StopRanks(Message, frozen=True, tag=43):
     """End these ranks."""
 
@@ -401,14 +390,6 @@ class AnswerStuck(Message, frozen=True, tag=59):
     index: int = 0
 
 
-class Findings(Message, frozen=True, tag=56):
-    """The answer to an :class:`Inquiry`, the same for these ranks: ``engines``, as in :class:`Result`."""
-
-    id: int
-    engines: IdList
-    answer: bytes
-
-
 # --- either direction ----------------------------------------------------------------------------------------
 
 
@@ -464,6 +445,7 @@ AnyMessage = (
     | DebuggerSaid
     | ChannelMessage
     | RecoveryMessage
+    | NamedTasksMessage
     | TaskMessage
     | EndIsNear
     | HoldRanks

@@ -103,6 +103,11 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Recheck,
         m.TasksFetched,
         m.TasksOpen,
+        m.TaskOrigin,
+        m.TaskHistory,
+        m.ResumeTasks,
+        m.FollowTasks,
+        m.ForgetTasks,
     },
     "monitor": _LOOK | {m.QueueStatus, m.TaskStatus, m.WatchPublished, m.Unsubscribe},
 }

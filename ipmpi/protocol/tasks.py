@@ -23,7 +23,10 @@ class TaskOptions(Message, frozen=True):
     ``functions`` are the keys (see :class:`DefineFunction`) that an engine must know to run it. ``width`` is the
     number of ranks that run the task together. ``timeout`` and ``expected`` are seconds of running. With
     ``conditional`` an engine may refuse the task. ``after`` and ``follow`` name tasks of the same client as
-    ``(group, index)``: those that have to succeed first, and the one on whose engine this must run.
+    ``(group, index)``: those that have to succeed first, and the one on whose engine this must run. ``name``: that
+    of their bundle (see :mod:`ipmpi.protocol.namedtasks`), if any; ``detach``: whether they go on without their
+    client, None for what the client has said of all; ``is_map``: they are items of one call of map. Engines are
+    not told these.
     """
 
     operation: bytes
@@ -38,6 +41,9 @@ class TaskOptions(Message, frozen=True):
     conditional: bool = False
     after: list[tuple[int, int]] = field(default_factory=list)
     follow: tuple[int, int] | None = None
+    name: str = ""
+    detach: bool | None = None
+    is_map: bool = False
 
 
 class SubmitTasks(Message, frozen=True, tag=9):

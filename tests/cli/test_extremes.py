@@ -34,6 +34,10 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "seconds_or_none": ([*NO_NUMBER, "-1", "inf", "-inf", "1e400", "1e10"], ["0", "0.5", "3600"]),
     "lines": ([*NO_DIGITS, "-1", str(2**64), "10000000"], ["0", "1", "9999999"]),
     "log_lines": ([*NO_DIGITS, "-1", str(2**64), "10001"], ["0", "1", "10000"]),
+    "duration": ([*OTHERS, "0s", "7", "7 d", "-1d", "1.5h", "9" * 12 + "w", "7D"], ["1s", "30m", "12h", "7d"]),
+    "size": ([*OTHERS, "-1", "1.5G", "10 G", "G", "9" * 16], ["0", "10G", "500m", "1048576"]),
+    "task_name": (["", " ", "a\tb", DEEP, LONG[:121]], ["sweep-12", "unnamed-17", "-x", ".."]),
+    "result_file": (["", " ", LONG[:256], "~no-such-user/x"], ["-x", "..", DEEP, "~/x", "a.npz"]),
     "walltime": (
         [*OTHERS, "x", "nan", "inf", "-1", "1:2:3:4:5", "9" * 5000],
         ["1:00:00", "10m", "2-00:00:00"],

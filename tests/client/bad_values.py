@@ -169,6 +169,8 @@ KINDS: dict[str, Kind] = {
     "initializer": Kind(None, [5, "", "abs", [], NAN, object()], [print]),
     "some targets": Kind(None, [[], -1, 2**64, 1.5, True, "x", [0, 0], [0, 1.5], np.zeros((2, 2), int)],
                          [0, [0], range(2), np.arange(2)]),
+    "task name": Kind("", [*NOT_TEXT, *NOT_SENT, "\0", "a\nb", " ", LONG, "unnamed-1"], ["", "sweep é 1"]),
+    "known task name": Kind("", [*NOT_TEXT, *NOT_SENT, ""], []),
     "shared role": Kind("tasks", [None, 5, NAN, b"tasks", "", "mec", "tc", "engine", "MONITOR", [], object()],
                         ["tasks"]),
     "lasting seconds": Kind(60, [*NOT_A_NUMBER, None, 0, -1, NAN, INF, -INF, HUGE, 2**64], [np.float32(5)]),
@@ -188,7 +190,7 @@ KINDS: dict[str, Kind] = {
 
 OPTIONS = {
     "retries": "retries", "priority": "priority", "timeout": "seconds", "expected": "seconds", "ranks": "ranks",
-    "depend": "depend", "same_node": "flag",
+    "depend": "depend", "same_node": "flag", "name": "task name", "detach": "flag",
 }  # fmt: skip
 """What ``**options`` may be."""
 
@@ -205,7 +207,7 @@ PARAMETERS: dict[str, str] = {
     "after": "after", "follow": "follow", "ordered": "flag", "iterables": "iterable", "clear_before": "flag",
     "clear_after": "flag", "recovery_task": "recovery task", "expression": "source", "pull": "pull",
     "push": "pushed",
-    "kwds": "named arguments", "name": "cluster", "program": "program",
+    "kwds": "named arguments", "program": "program",
     "initializer": "initializer", "initargs": "arguments", "callback": "callback",
     "error_callback": "callback", "iterable": "iterable",
     "chunksize": "chunk", "buffersize": "some chunk", "max_workers": "some chunk", "processes": "some chunk",
@@ -225,6 +227,12 @@ SPECIAL: dict[str, str] = {
     "ProgramMonitor.watch.name": "published",
     "ProgramMonitor.watch.every": "every",
     "ProgramMonitor.watch.reduce": "watch reduction",
+    "TaskClient.__init__.name": "cluster",
+    "TaskClient.__init__.detach": "internal",
+    "MultiEngineClient.__init__.name": "cluster",
+    **{f"TaskClient.{method}.name": "task name" for method in ("submit", "imap", "map", "options")},
+    "TaskClient.resume.name": "known task name",
+    "TaskClient.forget.name": "known task name",
     "MultiEngineClient.on_loss.mode": "loss mode",
     "MultiEngineClient.restart.restore": "flag",
     "MultiEngineClient.share.role": "shared role",
@@ -322,7 +330,8 @@ NOT_FOR_USERS = {
       for name in ("chain", "check", "label", "payload", "process_result", "settings", "terms")),
     "AsyncResult.__init__", "IMapIterator.__init__", "PendingResult.__init__", "PendingResult.check",
     "PendingResult.watch",
-    "MapResults.__init__", "MapResults.batch_arrived", "MapResults.batch_failed", "MapResults.batch_undone",
+    "MapResults.__init__", "MapResults.adopt", "MapResults.extend",
+    "MapResults.batch_arrived", "MapResults.batch_failed", "MapResults.batch_undone",
     "MapResults.feed", "MapResults.large_arrived", "TaskFuture.__init__", "TaskFuture.arrived", "TaskFuture.check",
     "TaskFuture.place", "TaskFuture.reference",
     "TaskFuture.remember", "TaskFuture.submitted_call", "TaskFuture.trouble", "TaskFuture.undone",

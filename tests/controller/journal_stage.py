@@ -10,22 +10,25 @@ import itertools
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
 from ipmpi.client.session.failures import kernel_error
 from ipmpi.client.session.functions import Definition
 from ipmpi.client.session.opening import EVERYTHING
+from ipmpi.client.tasks.resuming import _Follower, _group
 from ipmpi.client.tasks.submitter import TaskSubmitter
 from ipmpi.client.tasks.taskgroup import SubmitTerms, TaskRef
 from ipmpi.controller.effects import Send, refusal
 from ipmpi.controller.farm.farm import Farm
+from ipmpi.controller.namedtasks import Keep
 from ipmpi.controller.registry import Registry
 from ipmpi.controller.restoring import restore
 from ipmpi.controller.taskjournal import TaskJournal
 from ipmpi.engine.agent.unrecorded import UnrecordedResults
 from ipmpi.engine.farm.effects import Up
-from ipmpi.errors import KernelError
+from ipmpi.errors import ConnectionError, KernelError
 from ipmpi.protocol import messages as m, packed
 from tests.journal.memory_store import MemoryStore
 
@@ -64,6 +67,10 @@ class SimulatedClient:
         self.submitter = TaskSubmitter(self)
         self.tasks: dict[bytes, tuple[TaskRef, Ending]] = {}
         self._later: list[Callable[[], object]] = []
+        self.requests: dict[int, Future[Any]] = {}
+        self.name = f"sweep-{key}" if stage.has_names and key % 3 else ""
+        self.followed: list[Ending] = []
+        self._names: set[str] = set()
 
     def check(self) -> None:
         pass
@@ -83,7 +90,10 @@ class SimulatedClient:
         self.post(call, on_error)
 
     def request(self, make: Any) -> Any:
-        raise NotImplementedError
+        number = self.number()
+        self.requests[number] = future = Future()
+        self.send(make(number))
+        return future
 
     def send(self, message: Any, body: Sequence[Any] = ()) -> None:
         if self.is_connected:
@@ -98,14 +108,46 @@ class SimulatedClient:
             call()
 
     def submit(self, name: bytes, after: Sequence[TaskRef] = ()) -> None:
-        options = m.TaskOptions(b"op", "", after=[tuple(ref) for ref in after])
+        options = m.TaskOptions(b"op", "", after=[tuple(ref) for ref in after], name=self.name)
         ending = Ending()
         self.tasks[name] = (self.submitter.submit_one(SubmitTerms(options), name, ending), ending)
         if self.stage.random.random() < 0.3:
             self.submitter._open = None  # the next one goes into another message
 
+    def is_accepted(self, name: bytes) -> bool:
+        """Whether the controller has told it that it has this task, or how it ended."""
+        ref, ending = self.tasks[name]
+        group = self.submitter._by_number.get(ref.group)
+        return bool(ending.heard) or (group is not None and group.sent and group.copy is None)
+
+    def follow(self, name: str) -> None:
+        """Resume tasks of another client, as :class:`ipmpi.client.tasks.resuming.Resuming` does."""
+        rows = self.stage.journal.named.resume(self.key, m.ResumeTasks(0, name, 0))["groups"]
+        if self.submitter.has_open(-row[0] for row in rows) or name in self._names:
+            return  # it would get the same futures
+        self._names.add(name)
+        groups = [_group(serial, tasks, label) for serial, tasks, _, _, label in rows]
+        for group in groups:
+            group.handlers += [Ending() for _ in range(group.left)]
+            self.followed += group.handlers  # type: ignore[arg-type]
+        waiting = deque((group, 3 << 20) for group in groups)  # three at a time
+        self.submitter.adopt(groups)
+        self.post(_Follower(self.submitter, waiting).start)
+
+    def comes_back(self) -> None:
+        """As a session, when the controller was started again."""
+        self.is_connected = True
+        lost, self.requests = list(self.requests.values()), {}
+        for future in lost:
+            future.set_exception(ConnectionError("the controller has started again"))
+        self.submitter.go_on()
+
     def hear(self, message: Any, body: Sequence[Any]) -> None:
-        if isinstance(message, m.TasksDone):
+        if isinstance(message, m.Reply):
+            self.requests.pop(message.id).set_result(message.value)
+        elif isinstance(message, m.Refused) and message.id in self.requests:
+            self.requests.pop(message.id).set_exception(kernel_error(message.error, message.text))
+        elif isinstance(message, m.TasksDone):
             self.submitter.tasks_done(message, body)
         elif isinstance(message, m.TasksUndone):
             self.submitter.tasks_undone(message)
@@ -198,7 +240,8 @@ class JournalStage:
 
     clock = SimpleNamespace(monotonic=lambda: 0.0)
 
-    def __init__(self, seed: int, clients: int = 2, sets: int = 2) -> None:
+    def __init__(self, seed: int, clients: int = 2, sets: int = 2, *, has_names: bool = False) -> None:
+        self.has_names = has_names
         self.random = random.Random(seed)
         self.now = 0.0
         self.clock.monotonic = lambda: self.now
@@ -207,6 +250,9 @@ class JournalStage:
         self.log: list[str] = []
         self._keys = itertools.count(1)
         self.kills = 0
+        self.vanished: list[SimulatedClient] = []
+        self._leases: list[int] = []
+        """Vanished clients of which the controller does not know that."""
         self._start()
         self.clients = [self._new_client() for _ in range(clients)]
         self.sets = [SimulatedSet(self, self.random.randint(1, 3)) for _ in range(sets)]
@@ -218,7 +264,8 @@ class JournalStage:
     def _start(self) -> None:
         self.registry = Registry()
         self.farm = Farm(self.registry, self.random.getrandbits(40))
-        self.journal = TaskJournal(self.farm, self.store, self.log.append)
+        keep = Keep(wall=lambda: self.now)
+        self.journal = TaskJournal(self.farm, self.store, self.log.append, keep)
         self.restored: set[int] = set()
         sessions = SimpleNamespace(
             knows=lambda role: True,
@@ -236,13 +283,29 @@ class JournalStage:
 
     def _new_client(self) -> SimulatedClient:
         key = next(self._keys)
-        self.journal.began(SimpleNamespace(key=key, token=bytes([key]), role="tc", former=b""))
+        self.journal.began(SimpleNamespace(key=key, token=bytes([key]), role="tc", former=b"", holder=""))
         return SimulatedClient(key, self)
 
     def begin_set(self, token: bytes, former: bytes) -> int:
         key = next(self._keys)
-        self.journal.began(SimpleNamespace(key=key, token=token, role="engine", former=former))
+        self.journal.began(SimpleNamespace(key=key, token=token, role="engine", former=former, holder=""))
         return key
+
+    def new_client(self) -> SimulatedClient:
+        """Another client comes."""
+        self.clients.append(self._new_client())
+        return self.clients[-1]
+
+    def vanish(self, client: SimulatedClient) -> None:
+        """A client is killed."""
+        self.clients.remove(client)
+        self.vanished.append(client)
+        self._leases.append(client.key)
+
+    def _lease_ends(self) -> None:
+        key = self._leases.pop(0)
+        if key in self.journal.named._clients:
+            self.journal.client_lost(key, orderly=False)
 
     def kill(self) -> None:
         """Kill the controller, and start another."""
@@ -252,14 +315,14 @@ class JournalStage:
             each.out.clear()
             each.inbox.clear()
         self._start()
+        self._leases = [client.key for client in self.vanished if client.key in self.restored]
 
     def connect(self, peer: SimulatedClient | SimulatedSet) -> None:
         if isinstance(peer, SimulatedSet):
             peer.connect()
         else:
             assert peer.key in self.restored, "a client comes back, and its session is not in the journal"
-            peer.is_connected = True
-            peer.submitter.go_on()
+            peer.comes_back()
 
     def _from_client(self, client: SimulatedClient, message: Any, body: Sequence[Any]) -> None:
         try:
@@ -267,7 +330,7 @@ class JournalStage:
                 self.journal.submit(client.key, message, body, 0)
             elif isinstance(message, m.DefineFunction):
                 self.farm.define(client.key, message, body)
-            elif isinstance(message, m.TasksFetched | m.TasksOpen):
+            elif isinstance(message, m.TasksFetched | m.TasksOpen | m.TaskOrigin | m.FollowTasks):
                 self.journal.told(client.key, message)
         except KernelError as error:
             self._refuse(client, message.id, error)
@@ -304,6 +367,8 @@ class JournalStage:
         """Something happens."""
         chance = self.random.random
         self.now += 0.01 * chance()
+        if self._leases and chance() < 0.02:
+            self._lease_ends()
         peers = [*self.clients, *self.sets]
         peer = self.random.choice(peers)
         if not peer.is_connected:
@@ -356,6 +421,7 @@ class JournalStage:
         for _ in range(limit):
             self.turn()
             waits = any(each.out or each.inbox for each in [*self.clients, *self.sets])
+            waits = waits or bool(self._leases) or any(client._later for client in self.clients)
             if not waits and not any(client.submitter.is_busy for client in self.clients):
                 return
         raise AssertionError("tasks do not end")

@@ -186,7 +186,7 @@ class NetworkStage(JournalStage):
             known.end = End(CONTROLLER_RECEIVES[known.role])
         if not resumed:
             self.journal.began(
-                SimpleNamespace(key=known.key, token=known.token, role=known.role, former=line.token)
+                SimpleNamespace(key=known.key, token=known.token, role=known.role, former=line.token, holder="")
             )
         known.line, known.alone_since = line, None
         line.up.clear()
@@ -219,7 +219,7 @@ class NetworkStage(JournalStage):
             elif self.now > known.alone_since + limits.LEASE_AFTER_CLOSE:
                 del self.sessions[known.token]
                 self.farm.set_lost(known.key, "it did not come back")
-                self.journal.ended(known.key)
+                self.journal.set_lost(known.key)
                 self._is_due = True
 
     def _heard(self, known: Known, peer: SimulatedClient | SimulatedSet, event: MessageReceived) -> None:
@@ -361,7 +361,7 @@ class NetworkStage(JournalStage):
         self._step(peer, self.lines[peer])
         if self.steps % 16 == 0:
             self._end_orphans()
-        deadline = self.journal.next_deadline()
+        deadline = self.journal.next_deadline(self.now)
         if (deadline is not None and self.now >= deadline) or (self._is_due and chance() < self._eager):
             self.flush()
 

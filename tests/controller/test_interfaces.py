@@ -32,9 +32,9 @@ def test_clients_of_any_interface_hear_all_answers() -> None:
 @pytest.mark.parametrize("kind", get_args(m.AnyMessage), ids=lambda kind: kind.__name__)
 def test_a_site_can_open_client_messages_only(kind: type[m.Message]) -> None:
     if kind in CLIENT_TYPES:
-        # Every client can leave properly, and say which results it has.
-        besides = {m.Goodbye, m.TasksFetched, m.TasksOpen} if kind is m.SubmitTasks else {m.Goodbye}
-        assert Interface("site", frozenset({kind})).receives == {kind, *besides}
+        # Every client can leave properly, and say which results it has, and who it is.
+        besides = {m.TasksFetched, m.TasksOpen, m.TaskOrigin} if kind is m.SubmitTasks else set()
+        assert Interface("site", frozenset({kind})).receives == {kind, m.Goodbye, *besides}
     else:
         with pytest.raises(ControllerStartError, match=f"'site' may not receive {kind.__name__}"):
             Interface("site", frozenset({kind, m.GetIds}))

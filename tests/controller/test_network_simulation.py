@@ -137,7 +137,7 @@ def recorded_twice(patch: pytest.MonkeyPatch) -> None:
 
 def lost_wake_up(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks again when the time has come."""
-    patch.setattr(TaskJournal, "next_deadline", lambda self: None)
+    patch.setattr(TaskJournal, "next_deadline", lambda self, now: None)
 
 
 def sent_again_without_looking(patch: pytest.MonkeyPatch) -> None:
@@ -146,14 +146,9 @@ def sent_again_without_looking(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Connection, "resume", lambda self, received: right(self, self._outbox._acknowledged))
 
 
-def told_twice(patch: pytest.MonkeyPatch) -> None:
-    """Results that come again in the turn in which their client is back are told again (this was a real one)."""
-    patch.setattr(TaskJournal, "_only_lacked", lambda self, effects: list(effects))
-
-
 PLANTED: list[Callable[[pytest.MonkeyPatch], None]] = [
     dropped_acknowledgement, acknowledged_too_early, accepted_too_early, recorded_twice, lost_wake_up,
-    sent_again_without_looking, told_twice,
+    sent_again_without_looking,
 ]  # fmt: skip
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import pytest
 
 from ipmpi.client.tasks import submitter
 from ipmpi.controller.farm.recovery import FarmRecovery
+from ipmpi.controller.namedtasks import NamedTasks
 from ipmpi.controller.taskjournal import TaskJournal
-from ipmpi.errors import JournalDamaged
+from ipmpi.errors import ClientError, JournalDamaged
 from ipmpi.journal.rows import Change
-from tests.controller.journal_stage import JournalStage
+from tests.controller.journal_stage import Ending, JournalStage, SimulatedClient
 
 TURNS = 1500
 
@@ -88,6 +90,73 @@ def test_tasks_are_refused_while_there_is_no_room_and_others_go_on() -> None:
     assert client.tasks[b"after"][1].heard == [("ok", b"after")]
 
 
+def leave(seed: int) -> JournalStage:
+    """Clients are killed, and others resume their tasks, while the controller is killed now and then, too."""
+    stage = JournalStage(seed, has_names=True)
+    chance = stage.random.random
+    for number in range(TURNS):
+        client = stage.random.choice(stage.clients)
+        if chance() < 0.15:
+            parents = [ref for ref, _ in client.tasks.values()]
+            after = [stage.random.choice(parents)] if parents and chance() < 0.2 else []
+            client.submit(f"{client.key}.{number}{'!' if chance() < 0.1 else ''}".encode(), after)
+        if chance() < 0.01:
+            stage.vanish(client)
+            stage.new_client()
+        if stage.vanished and chance() < 0.02:
+            with contextlib.suppress(ClientError):  # it had submitted nothing, or is not known to be gone
+                stage.random.choice(stage.clients).follow(bundle(stage.random.choice(stage.vanished)))
+        if chance() < 0.005:
+            stage.kill()
+        stage.turn()
+    stage.settle()
+    check(stage)
+    for client in stage.clients:
+        assert {len(ending.heard) for ending in client.followed} <= {1}
+    for gone in stage.vanished:
+        all_are_found(stage, gone)
+    return stage
+
+
+def bundle(client: SimulatedClient) -> str:
+    return client.name or f"unnamed-{client.key}"
+
+
+def all_are_found(stage: JournalStage, gone: SimulatedClient) -> None:
+    finder = stage.new_client()
+    needed = {
+        name for name, (_, ending) in gone.tasks.items()
+        if gone.is_accepted(name) and (gone.name or not ending.heard) and refused(ending) is None
+    }  # fmt: skip
+    try:
+        finder.follow(bundle(gone))
+    except ClientError:
+        assert not needed, f"{bundle(gone)} is not there, with {needed}"
+        return
+    stage.settle()
+    found = [ending.heard for ending in finder.followed]
+    assert {len(heard) for heard in found} <= {1}
+    outcomes = [text for ((kind, text),) in found if kind in ("ok", "failed")]
+    assert len(set(outcomes)) == len(outcomes)
+    assert {name for name in needed if stage.runs[name]} <= set(outcomes)
+    assert all(stage.runs[name] == 1 for name in outcomes)
+    assert len(found) >= len(needed)
+    kinds = {heard[0][0] for heard in found} - {"ok", "failed", "DependencyError"}
+    assert kinds <= (set() if gone.name else {"ClientError"}), kinds
+
+
+def refused(ending: Ending) -> str | None:
+    kinds = [kind for kind, _ in ending.heard if kind not in ("ok", "failed", "DependencyError")]
+    return kinds[0] if kinds else None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_clients_vanish_and_others_find_their_tasks(seed: int) -> None:
+    stage = leave(seed)
+    assert stage.kills
+    assert stage.vanished
+
+
 def test_nothing_is_left_in_the_journal_when_all_results_are_fetched() -> None:
     stage = play(3, full=False)
     for _ in range(300):
@@ -98,7 +167,7 @@ def test_nothing_is_left_in_the_journal_when_all_results_are_fetched() -> None:
     assert (there.groups, there.ends, there.functions) == ([], [], [])
     assert len(there.sessions) == 2
     for client in stage.clients:
-        stage.journal.ended(client.key)
+        stage.journal.client_lost(client.key, orderly=True)
     stage.journal.finish()
     assert (there.sessions, there.records) == ([], [])
 
@@ -171,7 +240,7 @@ def test_a_session_that_ends_is_not_the_return_of_its_set() -> None:
     stage.connect(client)
     unanswered = stage.begin_set(bytes(16), away.token)
     stage.deliver_all()
-    stage.journal.ended(unanswered)
+    stage.journal.set_lost(unanswered)
     stage.deliver_all()
     assert not other.waiting, "the task was given to a second set"
     stage.connect(away)
@@ -180,6 +249,11 @@ def test_a_session_that_ends_is_not_the_return_of_its_set() -> None:
 
 
 PLANTED = {
+    "tasks that end with their client": (NamedTasks, "leave", lambda self, client, orderly: []),
+    "followers that are told nothing": (NamedTasks, "pass_on", lambda self, effects: list(effects)),
+    "results that are dropped when they were fetched": (NamedTasks, "fetched", lambda self, client, number: False),
+    "names that are not written": (TaskJournal, "write", lambda self, change: None),
+    "ends that are told before they are known": (TaskJournal, "ends", lambda self, group: []),
     "an early acknowledgement": (TaskJournal, "_commit", lambda self: self._submitted.clear() or True),
     "a set that is told too early": (TaskJournal, "_tell_sets", None),
     "tasks that wait for nobody": (FarmRecovery, "ready", lambda self, group: self._queue(group)),
@@ -204,6 +278,7 @@ def test_a_planted_bug_is_found(what: str, monkeypatch: pytest.MonkeyPatch) -> N
     def violations() -> None:
         for seed in range(30):
             play(seed)
+            leave(seed)
 
     with pytest.raises((AssertionError, KeyError, IndexError)):
         violations()

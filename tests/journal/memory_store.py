@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from ipmpi.errors import JournalFull
 from ipmpi.journal.rows import (
+    BundleRow,
     Change,
     Contents,
+    DropBundle,
     DropFunction,
     DropGroup,
     DropRecord,
@@ -15,7 +17,9 @@ from ipmpi.journal.rows import (
     DropSet,
     EndRow,
     FunctionRow,
+    GoneRow,
     GroupRow,
+    OriginRow,
     RecordRow,
     SessionRow,
     SetRow,
@@ -23,7 +27,7 @@ from ipmpi.journal.rows import (
 
 _LISTS = {
     SessionRow: "sessions", SetRow: "sets", FunctionRow: "functions", GroupRow: "groups", EndRow: "ends",
-    RecordRow: "records",
+    RecordRow: "records", OriginRow: "origins", GoneRow: "gone", BundleRow: "bundles",
 }  # fmt: skip
 
 
@@ -60,5 +64,9 @@ class MemoryStore:
         elif isinstance(change, DropSession):
             there.sessions = [row for row in there.sessions if row.key != change.key]
             there.records = [row for row in there.records if row.client != change.key]
+            there.origins = [row for row in there.origins if row.client != change.key]
+            there.gone = [row for row in there.gone if row.client != change.key]
+        elif isinstance(change, DropBundle):
+            there.bundles = [row for row in there.bundles if row.number != change.number]
         else:
             getattr(there, _LISTS[type(change)]).append(change)

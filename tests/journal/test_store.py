@@ -16,7 +16,9 @@ import pytest
 
 from ipmpi.errors import ControllerStartError, JournalDamaged, JournalFull, SecurityError
 from ipmpi.journal.rows import (
+    BundleRow,
     Contents,
+    DropBundle,
     DropFunction,
     DropGroup,
     DropRecord,
@@ -24,7 +26,9 @@ from ipmpi.journal.rows import (
     DropSet,
     EndRow,
     FunctionRow,
+    GoneRow,
     GroupRow,
+    OriginRow,
     RecordRow,
     SessionRow,
     SetRow,
@@ -79,14 +83,15 @@ def full() -> Contents:
         [SessionRow(1, b"t" * 16, "tc"), SessionRow(2, b"u" * 16, "mec")], [SetRow(3, b"s" * 16)],
         [FunctionRow(b"k" * 16, bytes(1000))], [GROUP, GroupRow(2**60 + 1, 1, 8, b"m", b"")],
         [END, EndRow(2**60 + 1, b"x", b""), EndRow(2**60, b"later", b"z")],
-        [RecordRow(5, 1, 3, "f é", b"\5\6")],
+        [RecordRow(5, 1, 3, "f é", b"\5\6")], [OriginRow(1, "laptop", "mé", 1, "tc")], [GoneRow(2)],
+        [BundleRow(2**60, 1, "sweep é", "tc", "laptop", "mé", 1.5e9 + 1 / 3, 0.0)],
     )  # fmt: skip
 
 
 def rows(contents: Contents) -> list[object]:
     return [
         *contents.sessions, *contents.sets, *contents.functions, *contents.groups, *contents.ends,
-        *contents.records,
+        *contents.records, *contents.origins, *contents.gone, *contents.bundles,
     ]  # fmt: skip
 
 
@@ -109,11 +114,12 @@ def test_what_is_dropped_is_gone_with_what_belongs_to_it(store: Callable[[], Jou
     first.load()
     first.commit(rows(full()))  # type: ignore[arg-type]
     first.commit([DropGroup(2**60), DropSet(3), DropFunction(b"k" * 16), DropRecord(99)])
-    first.commit([DropSession(1)])
+    first.commit([DropSession(1), DropBundle(2**60)])
     left = store().load()
     kept = full()
     assert left.sessions == kept.sessions[1:]
-    assert (left.sets, left.functions, left.records) == ([], [], [])
+    assert (left.sets, left.functions, left.records, left.origins, left.bundles) == ([], [], [], [], [])
+    assert left.gone == kept.gone
     assert left.groups == kept.groups[1:]
     assert left.ends == kept.ends[1:2]
 
@@ -161,9 +167,9 @@ def test_a_second_controller_is_refused(journal: Journal, path: Path, monkeypatc
 def test_another_format_is_refused(path: Path) -> None:
     Journal(path).close()
     with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version=2")
+        database.execute("PRAGMA user_version=99")
     database.close()
-    with pytest.raises(ControllerStartError, match="has format 2, and this release reads 1"):
+    with pytest.raises(ControllerStartError, match=r"has format 99, and this release reads \d"):
         Journal(path)
 
 

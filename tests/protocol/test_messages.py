@@ -90,7 +90,7 @@ def test_every_message_has_a_docstring(kind: type[m.Message]) -> None:
         [9, 1, [b"op", "label", [], 0, 0, 1, False, None, None, False, [[1]]]],
         [9, 1, [b"op", "label", [], 0, 0, 1, False, None, None, False, [[1, 2, 3]]]],
         [9, 1, [b"op", "label", [], 0, 0, 1, False, "5"]],
-        [9, 1, [b"op", "label", [], 0, 0, 1, False, None, None, False, [], None, "more"]],
+        [9, 1, [b"op", "label", [], 0, 0, 1, False, None, None, False, [], None, "", None, False, "more"]],
         [63, 1, 0, [1, 2], b"", b"", 0.0],
         [65, 1, b"", None, "taken"],
     ],

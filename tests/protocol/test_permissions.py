@@ -80,6 +80,11 @@ TO_CONTROLLER = {
     m.Recheck: "tc",
     m.TasksFetched: "tc",
     m.TasksOpen: "tc",
+    m.TaskOrigin: "tc",
+    m.TaskHistory: "tc",
+    m.ResumeTasks: "tc",
+    m.FollowTasks: "tc",
+    m.ForgetTasks: "tc",
 }
 FROM_CONTROLLER = {
     m.Registered: "engine",
@@ -209,6 +214,11 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.TasksFetched: m.TasksFetched([1]),
     m.TasksOpen: m.TasksOpen([(1, b"")], True),
     m.TasksHeld: m.TasksHeld([(1, b"")], True),
+    m.TaskOrigin: m.TaskOrigin("host", "user", True),
+    m.TaskHistory: m.TaskHistory(1),
+    m.ResumeTasks: m.ResumeTasks(1, "sweep", 0),
+    m.FollowTasks: m.FollowTasks(1, [1]),
+    m.ForgetTasks: m.ForgetTasks(1, "sweep"),
     m.ResultsRecorded: m.ResultsRecorded(1),
     m.EndIsNear: m.EndIsNear(),
     m.HoldRanks: m.HoldRanks(1),
@@ -239,7 +249,8 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
 CLIENT_OPERATIONS = {
     m.Command, m.BodyAgain, m.GetIds, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.ClusterInfo,
     m.SubmitTasks, m.AbortTasks, m.TaskStatus, m.DefineFunction, m.ForgetFunctions, m.Recheck,
-    m.TasksFetched, m.TasksOpen, m.Reserve, m.Release,
+    m.TasksFetched, m.TasksOpen, m.Reserve, m.Release, m.TaskOrigin, m.TaskHistory, m.ResumeTasks, m.FollowTasks,
+    m.ForgetTasks,
 }  # fmt: skip
 
 

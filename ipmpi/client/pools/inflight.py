@@ -63,6 +63,12 @@ class Client(Protocol):
         """Close the link."""
 
 
+def _settings(options: dict[str, Any]) -> TaskSettings:
+    """Return the settings of calls: unless they have a name, they end with the program that waits for them."""
+    settings = settings_of(options)
+    return settings if settings.name or settings.detach is not None else settings._replace(detach=False)
+
+
 class InFlightCalls:
     """Submits calls for one owner, and tracks those that have not ended. May be used from any thread.
 
@@ -118,7 +124,7 @@ class InFlightCalls:
         self, options: dict[str, Any], function: Callable[..., Any], args: Row, kwargs: dict[str, Any]
     ) -> TaskFuture:
         known = OfThisProgram(self._initializer.before(function))
-        future = self.client.call(known, args, kwargs, settings_of(options), options.get("depend"))
+        future = self.client.call(known, args, kwargs, _settings(options), options.get("depend"))
         self._keep(future, future)
         return future
 
@@ -132,7 +138,7 @@ class InFlightCalls:
         with self._lock:
             self._check()
             definition = self.client.define(OfThisProgram(self._initializer.before(function)))
-            results = self.client.stream(definition, columns, settings_of(options), options.get("depend"), ordered)
+            results = self.client.stream(definition, columns, _settings(options), options.get("depend"), ordered)
             self._keep(results.ended, results)
             return results
 

@@ -9,7 +9,7 @@ from ...protocol.connection import Prepared
 from .waiting import SessionFuture
 
 _REPEATABLE: Final = frozenset(
-    {"GetIds", "QueueStatus", "ClusterInfo", "TaskStatus", "Recheck", "AbortTasks"}
+    {"GetIds", "QueueStatus", "ClusterInfo", "TaskStatus", "Recheck", "AbortTasks", "TaskHistory", "ResumeTasks"}
 )  # fmt: skip
 """Requests that may be made twice."""
 

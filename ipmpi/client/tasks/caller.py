@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from ...transport.ssh.ssh import SshSession
 from ..session.calls import of_this_process, registered
@@ -13,14 +13,29 @@ from ..session.enginecount import wait_for_engines
 from ..session.functions import Definition
 from ..session.opening import Unpickle, opener_of, restrict
 from ..session.session import Session
+from ..session.taskmessages import TaskReceiver
 from .cachedcalls import CachedCall
 from .dependencies import Dependencies
 from .futures import TaskFuture
 from .mapresults import Keep, MapResults
 from .submission import futures_in, submit_call, submit_later
-from .submitter import submitter_of
+from .submitter import TaskSubmitter
 from .tasktypes import Condition
 from .terms import TaskSettings, call_terms
+from .wire import Wire
+
+
+class _Opened(Wire, Protocol):
+    """A session that holds its submitter in ``tasks``."""
+
+    tasks: TaskReceiver
+
+
+def _submitter_of(session: _Opened) -> TaskSubmitter:
+    """Return the session's submitter, made on first use; call it from one thread at a time."""
+    if not isinstance(session.tasks, TaskSubmitter):
+        session.tasks = TaskSubmitter(session)
+    return session.tasks
 
 
 class TaskCaller:
@@ -52,7 +67,7 @@ class TaskCaller:
         opener = opener_of(unpickle, allow)
         opened = connect(furl_or_file, "tc", name=name, ssh=ssh, proxy=proxy) if session is None else session
         restrict(opened, opener)
-        self._session, self._submitter = opened, submitter_of(opened)
+        self._session, self._submitter = opened, _submitter_of(opened)
         if session is None:
             close_when_unreferenced(self, opened)
 
@@ -130,5 +145,5 @@ class TaskCaller:
         """Submit one call per row of arguments; :meth:`TaskClient.imap` and :class:`TaskMapper` use this."""
         condition = None if depend is None else self._submitter.define(depend)
         results = MapResults(self._submitter, ordered, keep)
-        results.feed(call_terms(definition, settings, True, condition), rows, definition.label)
+        results.feed(call_terms(definition, settings, True, condition, is_map=True), rows, definition.label)
         return results

@@ -7,7 +7,9 @@ from typing import Any, Final
 from ..session import given
 from .terms import TaskSettings
 
-OPTIONS: Final = frozenset({"priority", "timeout", "expected", "retries", "depend", "ranks", "same_node"})
+OPTIONS: Final = frozenset(
+    {"priority", "timeout", "expected", "retries", "depend", "ranks", "same_node", "name", "detach"}
+)
 """Options of all calls of an executor or pool."""
 
 _BEFORE = "give it to executor() or pool(), or run it before, on all engines: mec.apply(f)"

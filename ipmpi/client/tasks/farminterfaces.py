@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ..session.session import Session
 from ..session.waiting import T
-from .cachedcalls import CachedFunction, CacheInfo, CacheOfClient, P, R, map_cached, plain
+from .cachedcalls import CachedCall, CachedFunction, CacheInfo, CacheOfClient, P, R, map_cached, plain
 from .caller import TaskCaller
 from .futures import TaskFuture, gather
 from .mapresults import MapResults
+from .resuming import NamedTasks, Resumed, Resuming
 from .taskmap import columns_of
 from .tasktypes import Condition
 from .taskview import TaskView
@@ -34,6 +35,8 @@ class FarmInterfaces(TaskCaller):
         self._cache = cache
         super().__init__(where, session=session, **how)
 
+    _resuming: Resuming
+
     def imap(
         self,
         f: Callable[..., T],
@@ -47,6 +50,8 @@ class FarmInterfaces(TaskCaller):
         depend: Condition | None = None,
         ranks: int = 1,
         same_node: bool = False,
+        name: str = "",
+        detach: bool | None = None,
     ) -> MapResults[T]:
         """Call ``f`` on the items of the iterables, one task per item; stops at the end of the shortest.
 
@@ -64,6 +69,8 @@ class FarmInterfaces(TaskCaller):
             depend: see there.
             ranks: see there.
             same_node: see there.
+            name: see there. Tasks with a name are not cancelled when the returned object is closed or dropped.
+            detach: see there.
 
         Returns:
             A :class:`MapResults`, an iterator over the results. For an item whose call failed it raises the
@@ -73,7 +80,7 @@ class FarmInterfaces(TaskCaller):
             SerializationError: the function or an item cannot be pickled.
             TypeError, ValueError: an option is wrong, or there is no iterable.
         """
-        settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node)
+        settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node, name=name, detach=detach)
         return self.call_each(f, iterables, settings, depend, ordered)
 
     def call_each(
@@ -95,7 +102,56 @@ class FarmInterfaces(TaskCaller):
         """Wait for futures and return their results in order; see :func:`ipmpi.client.tasks.futures.gather`."""
         return gather(futures, progress)
 
+    # --- tasks of clients that are gone ------------------------------------------------------------------
+
+    def history(self) -> list[NamedTasks]:
+        """Return what there is of the tasks of all who hold the same furl, in the order of submission.
+
+        Tasks that were submitted without a name are together, one :class:`~ipmpi.client.NamedTasks` for each
+        client, as long as there are any.
+        """
+        return self._resuming.history()
+
+    def resume(self, name: str) -> Resumed:
+        """Return results of tasks that were submitted before, by any client that holds the same furl.
+
+        What has ended is there at once, the rest as it ends. If not all tasks have ended yet, a client gets the
+        same object when it resumes them twice.
+
+        Args:
+            name: that of the tasks, see :meth:`history`.
+
+        Returns:
+            A :class:`MapResults` if all tasks were submitted by :meth:`map` or :meth:`imap`; otherwise a list of a
+            :class:`TaskFuture` for each task. Both in the order of submission.
+
+        Raises:
+            ClientError: there are no such tasks, or they have no name and their client is there.
+            TypeError, ValueError: it is no name.
+        """
+        return self._resuming.resume(name)
+
+    def forget(self, name: str) -> int:
+        """Cancel those of the tasks that have not ended, and have their results dropped.
+
+        Args:
+            name: that of the tasks, see :meth:`history`.
+
+        Returns:
+            How many tasks there were.
+
+        Raises:
+            ClientError: there are no such tasks.
+            TypeError, ValueError: it is no name.
+        """
+        return self._resuming.forget(name)
+
     # --- results that are kept -------------------------------------------------------------------------------
+
+    def _cached(self, f: Callable[..., Any], settings: TaskSettings) -> CachedCall:
+        if not callable(f):
+            raise TypeError("a task function must be a FunctionType or another callable")
+        return CachedCall(self._cache.opened(), f, settings.checked().ranks, self._submitter.opener)
 
     def map_cached(
         self,

@@ -190,7 +190,8 @@ class TaskFuture(TimedFuture, Generic[T]):
 
     def reference(self) -> TaskRef | None:
         """See :class:`~ipmpi.client.tasks.dependencies.Parent`."""
-        return self.ref
+        # The controller knows a resumed task as one of another client.
+        return None if self.ref is not None and self.ref.group < 0 else self.ref
 
     def trouble(self) -> str | None:
         """See :class:`~ipmpi.client.tasks.dependencies.Parent`."""

@@ -27,7 +27,7 @@ from .futures import may_wait
 from .payloads import Payload, failure_of, packed_rows, value_of
 from .resulthandlers import ResultBatch
 from .submitter import TaskSubmitter
-from .taskgroup import SubmitTerms
+from .taskgroup import SubmittedGroup, SubmitTerms
 
 _MISSING: Final = object()
 
@@ -83,6 +83,7 @@ class MapResults(Iterator[T], AsyncIterator[T]):
         self._failures = 0
         self._in_turn: deque[int] = deque()
         self._closed = False
+        self._lasting = False
         # Shared by two threads without a lock: each is changed by one of them only, or atomically.
         self._inbox: deque[ResultBatch | tuple[Sequence[int], _Failure | int, Payload]] = deque()
         self._arrived = 0
@@ -94,7 +95,7 @@ class MapResults(Iterator[T], AsyncIterator[T]):
         self._fed = False
         self._times = CallTimes()
         self.ended = SessionFuture()
-        self._relay = _Relay(self, submitter, keep)
+        self.relay = _Relay(self, submitter, keep)
 
     __reduce_ex__ = stays_here("its results come to this process. Send list(...) of it")
 
@@ -103,20 +104,35 @@ class MapResults(Iterator[T], AsyncIterator[T]):
             self.close()
 
     def feed(self, terms: SubmitTerms, rows: Iterable[tuple[Any, ...]], label: str) -> None:
-        """Submit one task per row of arguments. If one cannot be sent, those before it are cancelled."""
+        """Submit one task per row of arguments. If one cannot be sent, those before it are cancelled.
+
+        Tasks with a name go on when this is closed.
+        """
         remaining = iter(rows)
         size = FIRST
         try:
             while chunk := list(islice(remaining, size)):
                 payloads = packed_rows(chunk, label)
-                base = len(self._values)
-                self._values += [_MISSING] * len(chunk)
-                self._groups += self._submitter.submit_many(terms, payloads, self._relay, base)
+                base = self.extend(len(chunk))
+                self._groups += self._submitter.submit_many(terms, payloads, self.relay, base)
                 size = min(4 * size, TASKS_PER_MESSAGE)
         except BaseException:
             self.close()
             raise
         self._fed = True
+        self._lasting = bool(terms.options.name)
+        self._end_if_all_have()
+
+    def extend(self, items: int) -> int:
+        """Make room for so many more items; return the number of the first."""
+        base = len(self._values)
+        self._values += [_MISSING] * items
+        return base
+
+    def adopt(self, groups: Iterable[SubmittedGroup]) -> None:
+        """These groups, which were submitted before, have all items; they go on when this is closed."""
+        self._groups += [group.number for group in groups]
+        self._fed = self._lasting = True
         self._end_if_all_have()
 
     # --- for users -------------------------------------------------------------------------------------------
@@ -244,12 +260,15 @@ class MapResults(Iterator[T], AsyncIterator[T]):
             self._position += 1
 
     def close(self) -> None:
-        """Drop the remaining results: tasks that have not started are cancelled, running ones continue."""
+        """Drop the remaining results: tasks that have not started are cancelled, running ones continue.
+
+        Tasks that were submitted with a name go on, and can be resumed.
+        """
         if self._closed:
             return
         self._closed = True
         self._notify()
-        if self._arrived < len(self._values):
+        if self._arrived < len(self._values) and not self._lasting:
             for group in self._groups:
                 self._submitter.abort(group, None, "cancel")
 

@@ -10,12 +10,13 @@ to one that has not been sent yet.
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ... import limits
 from ...errors import KernelError, TaskAborted, internal_error
@@ -25,7 +26,7 @@ from ...protocol.packed import count, pack, unpack
 from ..session.failures import kernel_error
 from ..session.functions import Definition, FunctionCache
 from ..session.opening import Opener
-from ..session.taskmessages import TaskReceiver
+from ..session.username import user_name
 from ..session.waiting import SessionFuture, check_waiting
 from .payloads import Payload
 from .resulthandlers import ResultBatch, ResultHandler, ResultsHandler
@@ -67,6 +68,8 @@ class TaskSubmitter:
         self._flushed_at = 0.0
         self._fetched: list[int] = []
         """Groups that have ended, of which the controller's journal does not know that."""
+        self._detach = True
+        self._has_said_who = False
         self.succeeded = 0
         self.failed = 0
         """Number of ended tasks without an id; changed in the session's thread."""
@@ -86,6 +89,14 @@ class TaskSubmitter:
     def open_tasks(self) -> int:
         """Return how many tasks have not ended."""
         return sum(group.left for group in list(self._by_number.values()))
+
+    def end_with_client(self) -> None:
+        """Let the tasks of this session end with it, unless their options say something else."""
+        self._detach = self._has_said_who = False
+
+    def has_open(self, numbers: Iterable[int]) -> bool:
+        """Return whether one of these groups has tasks that have not ended."""
+        return any(number in self._by_number for number in numbers)
 
     # --- submitting, from any thread -------------------------------------------------------------------------
 
@@ -257,6 +268,7 @@ class TaskSubmitter:
             group.tell_failed(internal_error(error))
 
     def _send(self, group: SubmittedGroup) -> None:
+        self._say_who()
         for definition in group.terms.definitions:
             self._register(definition)
         if self._wire.is_journalled:
@@ -274,6 +286,11 @@ class TaskSubmitter:
         if group.cancelled:
             which = pack(sorted(group.cancelled))
             self._wire.request(lambda i: m.AbortTasks(i, group.number, which, "cancel"))
+
+    def _say_who(self) -> None:
+        if not self._has_said_who:
+            self._has_said_who = True
+            self._wire.send(m.TaskOrigin(platform.node(), user_name(), self._detach))
 
     def _send_large(self, group: SubmittedGroup, segments: list[Buffer]) -> None:
         sizes = [size_of([segment]) for segment in segments]
@@ -305,15 +322,12 @@ class TaskSubmitter:
             if known.uses == 0:
                 self._idle[definition.key] = known.size
         keys = []
-        while len(self._idle) > IDLE_FUNCTIONS or (len(self._idle) > 1 and self._idle_size() > limits.FUNCTION):
-            key, _ = self._idle.popitem(last=False)
-            del self._functions[key]
-            keys.append(key)
+        most = limits.FUNCTION
+        while len(self._idle) > IDLE_FUNCTIONS or (len(self._idle) > 1 and sum(self._idle.values()) > most):
+            keys.append(self._idle.popitem(last=False)[0])
+            del self._functions[keys[-1]]
         if keys:
             self._wire.send(m.ForgetFunctions(keys))
-
-    def _idle_size(self) -> int:
-        return sum(self._idle.values())
 
     def _forget(self, group: SubmittedGroup) -> None:
         with self._lock:
@@ -409,6 +423,7 @@ class TaskSubmitter:
 
     def go_on(self) -> None:
         """The controller was started again: send what it may not have, and say which ends are lacking."""
+        self._has_said_who = False
         for known in self._functions.values():
             known.is_sent = False
         lacking: list[tuple[int, bytes]] = []
@@ -417,6 +432,7 @@ class TaskSubmitter:
             if not group.sent or group.lacks is None:
                 continue
             if group.copy is not None or group.segments is not None:
+                self._say_who()
                 for definition in group.terms.definitions:
                     self._define(definition, self._functions[definition.key])
                 if group.segments is not None:
@@ -429,6 +445,34 @@ class TaskSubmitter:
                     self._wire.send(m.TasksOpen(lacking, False))
                     lacking = []
         self._wire.send(m.TasksOpen(lacking, True))
+
+    # --- groups that another client has submitted, in the session's thread -------------------------------------
+
+    def adopt(self, groups: Iterable[SubmittedGroup]) -> None:
+        """Hear of the ends of these groups, which will be asked for; from any thread."""
+        with self._lock:
+            self._by_number.update((group.number, group) for group in groups)
+
+    def follow(self, groups: Sequence[SubmittedGroup]) -> Future[Any]:
+        """Ask for the ends of groups; the future is done when those have come that were there.
+
+        If the controller is started again, its exception is ConnectionError, but :meth:`go_on` has asked.
+        """
+        for group in groups:
+            group.lacks = set(range(group.left)) if self._wire.is_journalled else None
+        serials = [-group.number for group in groups]
+        return self._wire.request(lambda i: m.FollowTasks(i, serials))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether what was asked for will come, even if the controller was started again."""
+        return self._wire.failure is None and self._wire.is_journalled
+
+    def give_up(self, groups: Iterable[SubmittedGroup], error: KernelError) -> None:
+        """Hear of them no longer."""
+        for group in groups:
+            if self._by_number.pop(group.number, None) is not None:
+                group.tell_failed(error)
 
     def fail(self, error: KernelError) -> None:
         """The session has ended."""
@@ -454,16 +498,3 @@ class TaskSubmitter:
                 self._has_all(group.number)
         if self._waiting:
             self._flush()
-
-
-class _Opened(Wire, Protocol):
-    """A session that holds its submitter in ``tasks``."""
-
-    tasks: TaskReceiver
-
-
-def submitter_of(session: _Opened) -> TaskSubmitter:
-    """Return the session's submitter, made on first use; call it from one thread at a time."""
-    if not isinstance(session.tasks, TaskSubmitter):
-        session.tasks = TaskSubmitter(session)
-    return session.tasks

@@ -17,9 +17,10 @@ from ..session.progress import Progress
 from ..session.results import wait_until_done
 from ..session.session import Session
 from ..session.waiting import T, check_waiting
-from .cachedcalls import CACHE_BYTES, CachedCall, CacheOfClient, plain
+from .cachedcalls import CACHE_BYTES, CacheOfClient, plain
 from .farminterfaces import FarmInterfaces
 from .futures import TaskFuture
+from .resuming import Resuming
 from .submission import Tasks, dependencies_of, futures_in, named, submit_later
 from .taskids import several, task_id, task_ids
 from .taskmap import TaskMapper, TaskParallelFunction
@@ -47,9 +48,10 @@ class TaskClient(FarmInterfaces):
         name: the name of a cluster, instead of a furl, as for :class:`~ipmpi.client.MultiEngineClient`.
         session: an open session to use instead of a new connection.
         ssh, proxy: how to reach the controller, as for :class:`~ipmpi.client.MultiEngineClient`.
+        detach: whether its tasks go on when the client has vanished: killed, crashed, or cut off for too long.
+            Those with a name go on also when it is closed. :meth:`resume` finds them.
         unpickle, allow: which pickles of engines are opened, as there.
-        cache_folder: where results of calls with ``cache=True`` are kept; None: ``cache`` in ``$IPYTHONDIR`` or
-            ``~/.ipython``, for all clusters.
+        cache_folder: where results of calls with ``cache=True`` are; None: in IPython's folder, for all clusters.
         cache_bytes: the size that they may have together. Those that were not used for the longest time leave.
 
     Raises:
@@ -71,9 +73,13 @@ class TaskClient(FarmInterfaces):
         allow: Iterable[object] = (),
         cache_folder: str | os.PathLike[str] | None = None,
         cache_bytes: int = CACHE_BYTES,
+        detach: bool = True,
     ) -> None:
         how = {"name": name, "ssh": ssh, "proxy": proxy, "unpickle": unpickle, "allow": allow}
         super().__init__(CacheOfClient(cache_folder, cache_bytes), furl_or_file, session, how)
+        if not detach:
+            self._submitter.end_with_client()
+        self._resuming = Resuming(self._submitter)
         self._lock = threading.Lock()
         self._records: dict[int, TaskRecord] = {}
         self._next_taskid = 0
@@ -282,6 +288,8 @@ class TaskClient(FarmInterfaces):
         depend: Condition | None = None,
         ranks: int = 1,
         same_node: bool = False,
+        name: str = "",
+        detach: bool | None = None,
         cache: bool = False,
         **kwargs: Any,
     ) -> TaskFuture[T]:
@@ -302,8 +310,9 @@ class TaskClient(FarmInterfaces):
             depend: see there.
             ranks: see there.
             same_node: see there.
-            cache: whether to return the result of an equal call of before, if there is one, without any engine,
-                and to keep the result otherwise; see :doc:`/howto/cache`.
+            name: under which :meth:`resume` finds it again, also in another process. Several may have the same.
+            detach: whether the task goes on when this client is gone; None: as the client was asked.
+            cache: whether the result of an equal call of before will do; see :doc:`/howto/cache`.
             **kwargs: its keyword arguments.
 
         Returns:
@@ -315,7 +324,7 @@ class TaskClient(FarmInterfaces):
                 Or, with ``cache``, nothing tells whether two such calls are equal; the message names the argument.
             IndexError: ``after`` or ``follow`` is a task id that does not exist.
         """
-        settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node)
+        settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node, name=name, detach=detach)
         check_meaning(f, len(args), settings, depend=depend, after=after, follow=follow, cache=cache or None)
         return self.call(f, args, kwargs, settings, depend, after, follow, bool(cache))
 
@@ -355,11 +364,6 @@ class TaskClient(FarmInterfaces):
         future.remember((f, args, kwargs, settings, depend, after, follow, cached is not None))
         return future
 
-    def _cached(self, f: Callable[..., Any], settings: TaskSettings) -> CachedCall:
-        if not callable(f):
-            raise TypeError("a task function must be a FunctionType or another callable")
-        return CachedCall(self._cache.opened(), f, settings.checked().ranks, self._submitter.opener)
-
     @overload
     def resubmit(self, task: TaskFuture[T]) -> TaskFuture[T]: ...
     @overload
@@ -394,6 +398,7 @@ class TaskClient(FarmInterfaces):
         *sequences: Iterable[Any],
         progress: bool | None = None,
         return_exceptions: Literal[False] = False,
+        name: str = "",
         cache: bool = False,
     ) -> list[T]: ...
     @overload
@@ -403,6 +408,7 @@ class TaskClient(FarmInterfaces):
         *sequences: Iterable[Any],
         progress: bool | None = None,
         return_exceptions: bool,
+        name: str = "",
         cache: bool = False,
     ) -> list[T | BaseException]: ...
     def map(
@@ -411,6 +417,7 @@ class TaskClient(FarmInterfaces):
         *sequences: Iterable[Any],
         progress: bool | None = None,
         return_exceptions: bool = False,
+        name: str = "",
         cache: bool = False,
     ) -> list[Any]:
         """Call ``func`` on the items of the sequences, one task per item, and wait for all results.
@@ -421,8 +428,8 @@ class TaskClient(FarmInterfaces):
             progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
             return_exceptions: whether the exception of a call that failed takes the place of its result in the
                 list, so that all calls are made.
-            cache: whether to make only calls of which no equal one was made before, and to keep their results; see
-                :doc:`/howto/cache`.
+            name: as for :meth:`submit`. They go on when the wait ends early, by an exception or Ctrl-C.
+            cache: as for :meth:`submit`.
 
         Returns:
             The list of results, in the order of the items.
@@ -431,12 +438,13 @@ class TaskClient(FarmInterfaces):
             Exception: the exception of the first item, in this order, that failed, unless ``return_exceptions``
                 is set. Tasks that have not started are cancelled then.
             ValueError: the sequences differ in length.
-            TypeError: with ``cache``, nothing tells whether two such calls are equal; the message names the
-                argument.
+            TypeError: with ``cache``, as :meth:`submit`.
         """
         if cache or plain(func)[1]:
-            return self.map_cached(func, sequences, TaskSettings(), None, progress, return_exceptions)
-        return self.mapper().map(func, *sequences, progress=progress, return_exceptions=return_exceptions)
+            return self.map_cached(func, sequences, TaskSettings(name=name), None, progress, return_exceptions)
+        return self.mapper().map(
+            func, *sequences, progress=progress, return_exceptions=return_exceptions, name=name
+        )
 
     def mapper(
         self,
@@ -486,7 +494,7 @@ class TaskClient(FarmInterfaces):
     def _record(self, taskid: int, unknown: str) -> TaskRecord:
         number = task_id(taskid)
         with self._lock:
-            try:
-                return self._records[number]
-            except KeyError:
-                raise IndexError(unknown.format(given.shown(number))) from None
+            record = self._records.get(number)
+        if record is None:
+            raise IndexError(unknown.format(given.shown(number)))
+        return record

@@ -90,6 +90,7 @@ class TaskMapper:
         *sequences: Iterable[Any],
         progress: bool | None = None,
         return_exceptions: bool = False,
+        name: str = "",
     ) -> list[Any]:
         """Call ``func`` on each item of the sequences.
 
@@ -98,6 +99,7 @@ class TaskMapper:
             *sequences: one for each positional parameter of ``func``, of equal length.
             progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
             return_exceptions: whether exceptions of calls that failed take the places of their results.
+            name: as for :meth:`TaskClient.submit`; only with ``block=True`` and without a ``recovery_task``.
 
         Returns:
             The list of results, in the order of the items. If :attr:`block` is False, the list of task ids.
@@ -116,8 +118,11 @@ class TaskMapper:
         definition = self.task_client.define(func)
         rows = zip(*columns, strict=True)
         if self.block and self.recovery_task is None:
-            results = self.task_client.stream(definition, rows, self._settings(), self.depend)
+            settings = self._settings()._replace(name=name)
+            results = self.task_client.stream(definition, rows, settings, self.depend)
             return results.collect(progress, return_exceptions)
+        if name != "":
+            raise ValueError("name= is for mappers that wait for their results, and have no recovery_task")
         taskids = [self.task_client.run(self._task(func, definition, item)) for item in rows]
         if not self.block:
             return taskids

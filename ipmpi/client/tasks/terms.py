@@ -29,6 +29,8 @@ class TaskSettings(NamedTuple):
         ranks: number of ranks that run it together.
         same_node: whether these must be on one node.
         clear_before: clear the namespace first; ``clear_after``: at the end.
+        name: by which they can be found again; "" for none.
+        detach: whether they go on without their client; None: as for the other tasks of the client.
     """
 
     retries: int = 0
@@ -39,6 +41,8 @@ class TaskSettings(NamedTuple):
     same_node: bool = False
     clear_before: bool = False
     clear_after: bool = False
+    name: str = ""
+    detach: bool | None = None
 
     def given(self) -> list[str]:
         """Return the names of those that differ from the default."""
@@ -61,6 +65,8 @@ class TaskSettings(NamedTuple):
             bool(self.same_node),
             bool(self.clear_before),
             bool(self.clear_after),
+            name_of_tasks(self.name) if self.name != "" else "",
+            None if self.detach is None else bool(self.detach),
         )
 
     def _is_usual(self) -> bool:
@@ -72,6 +78,24 @@ class TaskSettings(NamedTuple):
 _USUAL = TaskSettings()
 
 
+def name_of_tasks(name: object) -> str:
+    """Return a name that tasks may be given.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it is too long, or has characters that cannot be printed, or is of the kind that tasks
+            without a name get.
+    """
+    found = given.text(name, "the name of tasks", limits.LABEL)
+    if not found.isprintable() or not found.strip():
+        raise ValueError(f"the name of tasks must have printable characters only, and some: {given.shown(name)}")
+    if found.startswith("unnamed-"):
+        raise ValueError(
+            f"names with 'unnamed-' at the beginning are of tasks without a name: {given.shown(name)}"
+        )
+    return found
+
+
 def call_terms(
     definition: Definition,
     settings: TaskSettings,
@@ -79,6 +103,7 @@ def call_terms(
     depend: Definition | None = None,
     after: Sequence[Reference] = (),
     follow: Reference | None = None,
+    is_map: bool = False,
 ) -> SubmitTerms:
     """Return the terms of calls of a function; the same object for equal terms, so that calls can be grouped.
 
@@ -89,9 +114,10 @@ def call_terms(
         depend: the pickled condition.
         after: tasks that must succeed first.
         follow: the task on whose engine to run.
+        is_map: whether they are items of one call of map.
     """
     settings = settings.checked()
-    key = (settings, spread, depend)
+    key = (settings, spread, depend, is_map)
     alone = not after and follow is None
     if alone:
         known = definition.cache.get(key)
@@ -107,7 +133,7 @@ def call_terms(
         b"" if depend is None else depend.key,
         definition.space,
     )
-    terms = make_terms(operation, definition.label, [definition], settings, depend, after, follow)
+    terms = make_terms(operation, definition.label, [definition], settings, depend, after, follow, is_map)
     if alone:
         definition.cache[key] = terms
     return terms
@@ -121,6 +147,7 @@ def make_terms(
     depend: Definition | None = None,
     after: Sequence[Reference] = (),
     follow: Reference | None = None,
+    is_map: bool = False,
 ) -> SubmitTerms:
     """Return the terms of any task; see :func:`call_terms`.
 
@@ -152,6 +179,9 @@ def make_terms(
         depend is not None,
         list(after),
         follow,
+        settings.name,
+        settings.detach,
+        is_map,
     )
     prepared_here(m.SubmitTasks(0, options, b"", [0]))
     return SubmitTerms(options, tuple(used))

@@ -29,8 +29,12 @@ class Aborts:
         self._table = table
         self._requests: dict[tuple[int, int], list[_Request]] = {}
 
-    def abort(self, client: int, message: m.AbortTasks) -> None:
-        """Abort tasks, and reply now or later. Raises an error to refuse the request."""
+    def abort(self, client: int, message: m.AbortTasks, asker: int | None = None) -> None:
+        """Abort tasks of a client, and reply now or later, to ``asker`` if another one has asked (0: to nobody).
+
+        Raises an error to refuse the request.
+        """
+        asker = client if asker is None else asker
         if message.how not in ("cancel", "drop", "interrupt"):
             raise ClientError(f"tasks are aborted by 'cancel', 'drop' or 'interrupt', not {message.how!r}")
         try:
@@ -39,7 +43,7 @@ class Aborts:
             raise ClientError("packed indices of an impossible length") from None
         group = self._table.of_client(client, message.group)
         if group is None:
-            self._reply(client, message.id, [])
+            self._reply(asker, message.id, [])
             return
         chosen = [index for index in chosen if index < group.count] if message.indices else range(group.count)
         waiting = [index for index in chosen if group.states[index] == WAITING]
@@ -47,7 +51,7 @@ class Aborts:
         text = f"{group.options.label} was cancelled before it started"
         self._table.undone(group, waiting, "TaskAborted", text)
         if message.how == "cancel":
-            self._cancel(group, given, _Request(client, message.id, waiting, 0))
+            self._cancel(group, given, _Request(asker, message.id, waiting, 0))
         elif message.how == "drop":
             self.tell_sets(group, given, interrupt=False)
             dropped = f"{group.options.label} was aborted while it ran; its result is dropped"
@@ -57,7 +61,7 @@ class Aborts:
             for index in given:
                 group.states[index] = INTERRUPTED
         if message.how != "cancel":
-            self._reply(client, message.id, sorted(waiting + given))
+            self._reply(asker, message.id, sorted(waiting + given))
 
     def _cancel(self, group: TaskGroup, given: list[int], request: _Request) -> None:
         self.tell_sets(group, [index for index in given if group.states[index] == GIVEN], interrupt=False)

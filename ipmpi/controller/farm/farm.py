@@ -19,7 +19,7 @@ Methods take events and change the state; :meth:`Farm.flush` returns the effects
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any
 
@@ -31,9 +31,10 @@ from ..effects import Effect, Send
 from ..registry import Registry
 from .aborts import Aborts
 from .answers import Classified, check, classify, numbers
+from .departures import Departures
 from .endings import Endings
 from .functions import Functions
-from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, WAITING, TaskGroup, as_range, packed_range, runs
+from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, TaskGroup, as_range, packed_range, runs
 from .large import LargeResults
 from .largearguments import LargeArguments
 from .order import Order, Priority, Queued
@@ -68,9 +69,14 @@ class Farm:
         self._endings = Endings(self._table, self._sets)
         self.bodies = LargeArguments(self._table)
         self.large = LargeResults(self._table, self._sets, self._large_ended, self.returned)
+        large = (self.large, self.bodies)
+        self.departures = Departures(
+            self._table, self._sets, self._waiting, self.functions, self.aborts, large, self._forget
+        )
         self.recovery = FarmRecovery(self._table, self._sets, self.functions, self._ready)
         self.limit_to = self._table.limit_to
         self._look_at: float | None = None
+        self.on_closed: Callable[[TaskGroup], None] = lambda group: None
         self.stale_results = 0
         """Number of unexpected results, which are dropped."""
 
@@ -135,15 +141,7 @@ class Farm:
 
     def client_lost(self, client: int) -> None:
         """A client's session has ended: drop its waiting tasks, and cancel given ones that have not started."""
-        for group in self._table.client_lost(client):
-            held = [index for index, state in enumerate(group.states) if GIVEN <= state <= INTERRUPTED]
-            waiting = [index for index, state in enumerate(group.states) if state == WAITING]
-            self.aborts.tell_sets(group, held, interrupt=False)
-            self._table.undone(group, held, "TaskAborted", "", still_there=True)
-            self._table.undone(group, waiting, "TaskAborted", "")
-        self.resume(client)
-        self._forget(self.functions.client_lost(client))
-        self._table.effects += self._sets.client_lost(client)
+        self.departures.lost(client)
 
     # --- engine sets -----------------------------------------------------------------------------------------
 
@@ -378,6 +376,7 @@ class Farm:
 
     def _closed(self, group: TaskGroup) -> None:
         """A group has ended."""
+        self.on_closed(group)
         self._waiting.group_ended()
         self._sets.group_closed(group.options.expected)
         self._forget(self.functions.unuse(group.options.functions))

@@ -6,7 +6,7 @@ ends earlier, so that tasks of others do not wait for a slow client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from ...protocol import messages as m, packed
@@ -99,6 +99,16 @@ class LargeResults:
             self._ended(set_state, group, index, set_state.former[rank])
         else:
             self._returned(key, m.TasksReturned(serial, packed.pack([index]), rank, "taken"))
+
+    def client_gone(self, client: int, kept: Collection[int]) -> None:
+        """A client is gone whose tasks go on: run those again whose results were on their way only to it.
+
+        ``kept``: numbers of groups whose results the controller keeps.
+        """
+        for key, stream in list(self._coming):
+            group = self._table.groups.get(self._coming[key, stream].group)
+            if group is not None and group.client == client and group.id not in kept:
+                self.passed_on(key, stream, False)
 
     def stuck(self, key: int, message: m.AnswerStuck, others_wait: Callable[[int, int], bool]) -> int:
         """An engine waits for its result to be read; drop it if other clients wait for the engine.

@@ -6,10 +6,11 @@ again, the client is asked for its body again.
 
 from __future__ import annotations
 
-from ...protocol import messages as m
+from ... import limits
+from ...protocol import messages as m, packed
 from ...protocol.frames import split
 from ..effects import Decline, Forward, Send
-from .groups import DROPPED, TaskGroup
+from .groups import DROPPED, WAITING, TaskGroup
 from .tasktable import TaskTable
 
 
@@ -18,6 +19,30 @@ class LargeArguments:
 
     def __init__(self, table: TaskTable) -> None:
         self._table = table
+        self._gone: set[int] = set()
+
+    def client_gone(self, client: int) -> None:
+        """A client is gone whose tasks go on: end those whose bodies cannot come any more."""
+        self._gone.add(client)
+        for group in self._table.of(client):
+            if group.is_large and not group.payload and any(group.sizes):
+                group.stream = 0
+                if group.states[0] == WAITING or group.asked or group.wanted is not None:
+                    self._give_up(group)
+
+    def client_lost(self, client: int) -> None:
+        """A client has no tasks any more."""
+        self._gone.discard(client)
+
+    def _give_up(self, group: TaskGroup) -> None:
+        text = (
+            f"{group.options.label} was not run: its arguments, of {sum(group.sizes)} bytes, were still with the "
+            f"client, which is gone. Push arguments of more than {limits.TASK_PAYLOAD >> 10} KiB to engines first"
+        )
+        is_given = group.states[0] != WAITING
+        if is_given:
+            self._table.effects.append(Send(group.where[0], m.CancelTasks(group.serial, packed.pack([0]), False)))
+        self._table.undone(group, [0], "ConnectionError", text, still_there=is_given)
 
     def want(self, key: int, message: m.WantTaskBody) -> None:
         """Ranks of a set wait for the body of a task."""
@@ -36,6 +61,8 @@ class LargeArguments:
         elif not group.asked:
             group.asked = True
             self._table.effects.append(Send(group.client, m.SendBodyAgain(group.id)))
+        if group.client in self._gone:
+            self._give_up(group)
 
     def again(self, client: int, message: m.BodyAgain, stream: int) -> bool:
         """The client sends a body again; return False if it is not a task's."""

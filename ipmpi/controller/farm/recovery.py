@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer, split
 from .functions import Functions
-from .groups import FAILED, SUCCEEDED, UNDONE, WAITING, EndedGroup, TaskGroup
+from .groups import DROPPED, FAILED, SUCCEEDED, UNDONE, WAITING, EndedGroup, TaskGroup
 from .sets import SetStates
 from .tasktable import TaskTable
 
@@ -141,6 +141,26 @@ class FarmRecovery:
         """Return whether a task of a group has ended."""
         group = self._table.of_client(client, number)
         return group is None or not 0 <= index < group.count or group.states[index] > WAITING
+
+    def ended(self, client: int, number: int, tasks: int) -> set[int]:
+        """Return which of the ``tasks`` tasks of a group have ended for their client."""
+        group = self._table.of_client(client, number)
+        if group is None:
+            return set(range(tasks))
+        return {index for index, state in enumerate(group.states) if state >= DROPPED}
+
+    def is_over(self, client: int, number: int) -> bool:
+        """Return whether a group has ended everywhere."""
+        return self._table.of_client(client, number) is None
+
+    def states(self, client: int, number: int) -> tuple[int, int, int]:
+        """Return how many tasks of an open group run, have succeeded, and have not."""
+        group = self._table.of_client(client, number)
+        if group is None:
+            return 0, 0, 0
+        count = group.states.count
+        failed = count(FAILED) + count(UNDONE) + count(DROPPED)
+        return len(group.given()), count(SUCCEEDED), failed
 
     def record(self, client: int, number: int) -> EndedGroup | None:
         """Return label and states of a group, if it is known."""

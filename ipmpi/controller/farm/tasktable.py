@@ -235,6 +235,10 @@ class TaskTable:
         state = self._clients.get(client)
         return None if state is None else state.groups.get(number)
 
+    def of(self, client: int) -> list[TaskGroup]:
+        """Return the groups of a client that have not ended."""
+        return list(self._clients[client].groups.values()) if client in self._clients else []
+
     def conditions(self, client: int) -> Iterable[Condition]:
         """Return the conditions of a client's groups."""
         return self._clients[client].conditions.values() if client in self._clients else ()

@@ -82,7 +82,11 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "error", "text"),
         [
-            ({"colour": 1}, TypeError, "'colour' is not an option of calls; options are: depend, expected"),
+            (
+                {"colour": 1},
+                TypeError,
+                "'colour' is not an option of calls; options are: depend, detach, expected",
+            ),
             ({"ranks": 0}, TypeError, "ranks must be an int, 1 or more"),
             ({"max_workers": 0}, ValueError, "max_workers must be greater than 0"),
         ],

@@ -4,6 +4,7 @@ import functools
 import inspect
 from typing import Any
 
+import msgspec
 import pytest
 from executor_contract import names_given
 from fake_farm import FakeFarm
@@ -16,7 +17,7 @@ SUBMITS = inspect.signature(TaskClient.submit).parameters.values()
 NAMES = sorted(p.name for p in SUBMITS if p.kind is p.KEYWORD_ONLY)
 SENSIBLE: dict[str, Any] = {
     "priority": 3, "timeout": 9, "expected": 2.5, "retries": 1, "ranks": 2, "same_node": True,
-    "depend": lambda properties: True,
+    "depend": lambda properties: True, "name": "sweep-12", "detach": False,
 }  # fmt: skip
 
 
@@ -90,7 +91,7 @@ class TestTheView:
         view.submit(names_given)
         assert options_sent(farm) == expected
         results = view.imap(names_given, [1])
-        assert options_sent(farm) == expected
+        assert options_sent(farm) == msgspec.structs.replace(expected, is_map=True)
         results.close()
 
     def test_the_names_are_those_of_submit(self) -> None:

@@ -1,0 +1,253 @@
+"""Bundles: the tasks that one client has submitted under one name, which may outlive it (no I/O).
+
+Tasks without a name are in a bundle as well, one for each client. Who holds the same furl as the client may ask
+for all of its bundles. Counts and sizes are here; states of tasks are in the farm, and results in whatever keeps
+them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from ..errors import ClientError
+from ..journal.rows import BundleRow
+from ..protocol import messages as m, packed
+
+UNNAMED: Final = "unnamed-"
+"""With the number of a client: the name of its tasks that were given none."""
+
+NAMES: Final = 10
+"""Names that a message about an unknown one lists."""
+
+
+class Origin(NamedTuple):
+    """Who submits the tasks of a session, and whether they go on without it if they do not say."""
+
+    host: str = "?"
+    user: str = "?"
+    detach: bool = True
+
+
+UNKNOWN: Final = Origin()
+"""A client that has not said who it is."""
+
+
+@dataclass(eq=False)
+class BundleGroup:
+    """A group of tasks in a bundle.
+
+    Attributes:
+        serial, number: the controller's and the client's number of it.
+        size: bytes of arguments and results that are kept.
+        followers: other clients that are told of its tasks.
+        is_open: whether some tasks have not ended everywhere.
+    """
+
+    __slots__ = (
+        *("bundle", "detach", "failed", "followers", "is_map", "is_open", "label", "number", "serial", "size"),
+        *("succeeded", "tasks"),
+    )
+
+    def __init__(self, bundle: Bundle, serial: int, message: m.SubmitTasks, detach: bool) -> None:
+        self.bundle = bundle
+        self.serial = serial
+        self.number = message.id
+        self.tasks = packed.count(message.lengths) or 1
+        self.label = message.options.label
+        self.is_map = message.options.is_map
+        self.detach = detach
+        self.size = sum(message.sizes) if message.lengths else 0
+        self.followers: dict[int, None] | None = None
+        self.is_open = True
+        self.succeeded = self.failed = 0
+
+
+@dataclass(eq=False)
+class Bundle:
+    """Groups of one client under one name.
+
+    Attributes:
+        number: the serial of its first group.
+        holder: the furl that its client has.
+        open: number of its groups that have not ended.
+        ended: when the last one ended; 0 if some have not.
+        succeeded, failed: tasks of groups that were taken out.
+        is_written: whether it has a row in the journal.
+        is_orphan: whether its client is gone.
+    """
+
+    number: int
+    client: int
+    name: str
+    holder: str
+    origin: Origin
+    submitted: float
+    ended: float = 0.0
+    groups: dict[int, BundleGroup] = field(default_factory=dict)
+    open: int = 0
+    size: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    is_written: bool = False
+    is_orphan: bool = False
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its client has given it a name, so that its results are kept while the client is there."""
+        return not self.name.startswith(UNNAMED)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its results are kept."""
+        return self.is_orphan or self.is_named
+
+    def row(self) -> BundleRow:
+        """Return what a journal has of it."""
+        host, user, _ = self.origin
+        return BundleRow(
+            self.number, self.client, self.name, self.holder, host, user, float(self.submitted), float(self.ended)
+        )
+
+    def tasks(self) -> tuple[int, int, int]:
+        """Return how many tasks there were in groups that are known, and how many succeeded and failed so far.
+
+        Tasks of open groups count as neither.
+        """
+        groups = list(self.groups.values())
+        gone = self.succeeded + self.failed
+        return (
+            gone + sum(group.tasks for group in groups),
+            self.succeeded + sum(group.succeeded for group in groups),
+            self.failed + sum(group.failed for group in groups),
+        )
+
+
+class Bundles:
+    """All bundles, by name, by client, and by their groups."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[tuple[str, str], Bundle] = {}
+        self._by_client: dict[int, dict[str, Bundle]] = {}
+        self._groups: dict[tuple[int, int], BundleGroup] = {}
+        self._serials: dict[int, BundleGroup] = {}
+
+    def __iter__(self) -> Iterator[Bundle]:
+        return iter(list(self._by_name.values()))
+
+    def of_client(self, client: int) -> list[Bundle]:
+        """Return the bundles of a client."""
+        return list(self._by_client.get(client, {}).values())
+
+    def group(self, client: int, number: int) -> BundleGroup | None:
+        """Return a group by the number that its client has given it."""
+        return self._groups.get((client, number))
+
+    def by_serial(self, serial: int) -> BundleGroup | None:
+        """Return a group by its serial."""
+        return self._serials.get(serial)
+
+    def find(self, holder: str, name: str) -> Bundle:
+        """Return a bundle; raises ClientError if the holder of this furl has none of this name."""
+        found = self._by_name.get((holder, name))
+        if found is None:
+            there = [bundle.name for bundle in self if bundle.holder == holder]
+            shown = ", ".join(map(repr, there[-NAMES:])) + (" and others" if len(there) > NAMES else "")
+            raise ClientError(
+                f"there are no tasks named {name!r}; they may have been forgotten, or have ended so long ago that "
+                f"they were dropped. There are: {shown or 'none'}"
+            )
+        return found
+
+    def check(self, client: int, holder: str, name: str) -> None:
+        """Raise ClientError if another client has tasks of this name."""
+        known = self._by_name.get((holder, name)) if name else None
+        if known is not None and known.client != client:
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(known.submitted))
+            raise ClientError(
+                f"there are tasks named {name!r} already, submitted by {known.origin.user}@{known.origin.host} on "
+                f"{when}: resume() gives them, forget() drops them; or choose another name"
+            )
+
+    def add(
+        self, client: int, holder: str, origin: Origin, serial: int, message: m.SubmitTasks, now: float
+    ) -> BundleGroup:
+        """Add a group to the bundle of its name, or begin one."""
+        options = message.options
+        name = options.name or f"{UNNAMED}{client}"
+        bundle = self._by_client.get(client, {}).get(name)
+        if bundle is None:
+            bundle = self.begin(Bundle(serial, client, name, holder, origin, now))
+        group = BundleGroup(bundle, serial, message, origin.detach if options.detach is None else options.detach)
+        bundle.groups[serial] = self._groups[client, group.number] = self._serials[serial] = group
+        bundle.open += 1
+        bundle.ended = 0.0
+        bundle.size += group.size
+        return group
+
+    def begin(self, bundle: Bundle) -> Bundle:
+        """Add a bundle without groups."""
+        self._by_name[bundle.holder, bundle.name] = bundle
+        self._by_client.setdefault(bundle.client, {})[bundle.name] = bundle
+        return bundle
+
+    def closed(self, group: BundleGroup, succeeded: int, now: float) -> None:
+        """All tasks of a group have ended."""
+        bundle = group.bundle
+        group.is_open = False
+        group.succeeded, group.failed = succeeded, group.tasks - succeeded
+        bundle.open -= 1
+        if not bundle.open:
+            bundle.ended = now
+
+    def grown(self, group: BundleGroup, size: int) -> None:
+        """So many bytes more are kept of a group."""
+        group.size += size
+        group.bundle.size += size
+
+    def remove(self, group: BundleGroup) -> None:
+        """Take a group out, but count its tasks; a bundle that may end with it stays."""
+        bundle = group.bundle
+        if bundle.groups.pop(group.serial, None) is None:
+            return
+        self._groups.pop((bundle.client, group.number), None)
+        self._serials.pop(group.serial, None)
+        bundle.open -= group.is_open
+        bundle.size -= group.size
+        bundle.succeeded += group.succeeded
+        bundle.failed += group.failed
+
+    def drop(self, bundle: Bundle) -> None:
+        """Take a bundle out, with its groups."""
+        for group in list(bundle.groups.values()):
+            self.remove(group)
+        self._by_name.pop((bundle.holder, bundle.name), None)
+        theirs = self._by_client.get(bundle.client, {})
+        theirs.pop(bundle.name, None)
+        if not theirs:
+            self._by_client.pop(bundle.client, None)
+
+    # --- what is kept for how long ----------------------------------------------------------------------------
+
+    def expired(self, now: float, keep: float, keep_bytes: int) -> list[Bundle]:
+        """Return the bundles that are not kept any longer.
+
+        Those that have ended more than ``keep`` seconds ago. If there are more than ``keep_bytes`` bytes, also
+        those that have ended first; then those of clients that are gone, oldest first.
+        """
+        over = [bundle for bundle in self if bundle.is_kept and bundle.ended and bundle.ended + keep <= now]
+        held = sum(bundle.size for bundle in self if bundle.is_kept and bundle not in over)
+        if held > keep_bytes:
+            others = [b for b in self if b.is_kept and b not in over and (b.ended or b.is_orphan)]
+            for bundle in sorted(others, key=lambda b: (not b.ended, b.ended or b.submitted)):
+                over.append(bundle)
+                held -= bundle.size
+                if held <= keep_bytes:
+                    break
+        return over
+
+    def next_expiry(self, keep: float) -> float | None:
+        """Return when the next bundle is not kept any longer, in seconds since 1970."""
+        return min((bundle.ended + keep for bundle in self if bundle.is_kept and bundle.ended), default=None)

@@ -1,0 +1,269 @@
+"""Who sees tasks of clients that are gone, and for how long they are kept."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ipmpi.controller.effects import Send
+from ipmpi.controller.farm.farm import Farm
+from ipmpi.controller.namedtasks import Keep
+from ipmpi.controller.nojournal import NoJournal
+from ipmpi.controller.registry import Registry
+from ipmpi.controller.restoring import restore
+from ipmpi.controller.taskjournal import TaskJournal
+from ipmpi.errors import ClientError
+from ipmpi.protocol import messages as m, packed
+from tests.journal.memory_store import MemoryStore
+
+ALICE, BOB, MALLORY, SET = 1, 2, 3, 9
+DAY = 86_400.0
+
+
+class World:
+    """A controller, with or without a journal; one set that runs what it is told to."""
+
+    def __init__(self, journalled: bool, keep: float = 7 * DAY, size: int = 1000) -> None:
+        self.wall = 1.7e9
+        self.now = 0.0
+        self.keep = Keep(keep, size, lambda: self.wall)
+        self.store = MemoryStore()
+        self.journalled = journalled
+        self.heard: dict[int, list[Any]] = {}
+        self.given: list[m.GiveTasks] = []
+        self.start()
+        for key, role in ((ALICE, "tc"), (BOB, "tc"), (MALLORY, "other")):
+            self.begin(key, role)
+        self.say(ALICE, m.TaskOrigin("laptop", "alice", True))
+
+    def start(self) -> None:
+        self.registry = Registry()
+        self.farm = Farm(self.registry, 100)
+        if not self.journalled:
+            self.journal: NoJournal = NoJournal(self.farm, self.keep)
+        else:
+            self.journal = TaskJournal(self.farm, self.store, lambda line: None, self.keep)
+            sessions = SimpleNamespace(
+                knows=lambda role: True, restore=lambda *session: None, continue_after=lambda key: None
+            )
+            restore(self.store.load(), SimpleNamespace(sessions=sessions, journal=self.journal), 0.0, print)  # type: ignore[arg-type]
+        self.begin(SET, "engine")
+        self.registry.register(SET, m.Register([m.EngineInfo(0, 0, "host", 100)], "", ""))
+        self.farm.registered(SET)
+        self.journal.held(SET, m.TasksHeld([], True))
+        self.farm.want_tasks(SET, 100)
+        self.flush()
+
+    def begin(self, key: int, role: str) -> None:
+        former = bytes([key]) if self.heard else b""
+        self.journal.began(SimpleNamespace(key=key, token=bytes([key]), role=role, former=former, holder=""))
+
+    def say(self, client: int, message: Any) -> None:
+        self.journal.told(client, message)
+        self.flush()
+
+    def submit(self, client: int, number: int, payloads: list[bytes], name: str = "", **options: Any) -> None:
+        message = m.SubmitTasks(
+            number, m.TaskOptions(b"op", "f", name=name, **options), packed.pack(map(len, payloads)),
+            [sum(map(len, payloads))],
+        )  # fmt: skip
+        self.journal.submit(client, message, [b"".join(payloads)], 0)
+        self.flush()
+
+    def run(self, *, failing: bool = False) -> None:
+        """Let the set end all that it has."""
+        given, self.given = self.given, []
+        for each in given:
+            count = packed.count(each.indices)
+            failed = packed.pack(range(count)) if failing else b""
+            results = m.TaskResults(
+                each.group, 0, each.indices, failed, packed.pack([4] * count), 0.1, [4 * count]
+            )
+            self.journal.results(SET, results, [b"done" * count])
+        self.flush()
+
+    def flush(self) -> None:
+        self.now += 2.0
+        for effect in self.journal.flush(self.now):
+            if isinstance(effect, Send):
+                if isinstance(effect.message, m.GiveTasks):
+                    self.given.append(effect.message)
+                self.heard.setdefault(effect.to, []).append(effect.message)
+
+    def names(self, client: int = BOB) -> list[str]:
+        return [row[0] for row in self.journal.named.history(client)]
+
+    def follow(self, client: int, name: str) -> list[int]:
+        groups = self.journal.named.resume(client, m.ResumeTasks(1, name, 0))["groups"]
+        self.heard.pop(client, None)
+        self.say(client, m.FollowTasks(7, [group[0] for group in groups]))
+        return [-group[0] for group in groups]
+
+
+@pytest.fixture(params=[False, True], ids=["memory", "journal"])
+def world(request: pytest.FixtureRequest) -> World:
+    return World(request.param)
+
+
+def test_others_with_the_same_furl_see_them_and_nobody_else(world: World) -> None:
+    world.submit(ALICE, 5, [b"a", b"b"], "sweep")
+    assert world.journal.named.history(BOB) == [["sweep", 1.7e9, "laptop", "alice", 2, 0, 0, 2, True]]
+    assert world.journal.named.history(MALLORY) == []
+    with pytest.raises(ClientError, match=r"there are no tasks named 'sweep'; .* There are: none"):
+        world.journal.named.resume(MALLORY, m.ResumeTasks(1, "sweep", 0))
+    with pytest.raises(ClientError, match="were forgotten, or expired"):
+        world.journal.named.follow(MALLORY, m.FollowTasks(1, [100]))
+    with pytest.raises(ClientError, match="were forgotten, or expired"):
+        world.journal.named.abort(MALLORY, m.AbortTasks(1, -100, b"", "drop"))
+    with pytest.raises(ClientError, match=r"submitted by alice@laptop on .*: resume\(\) gives them"):
+        world.submit(BOB, 1, [b"c"], "sweep")
+    world.submit(MALLORY, 1, [b"c"], "sweep")
+    with pytest.raises(ClientError, match="at most 120 characters, all of them printable"):
+        world.submit(BOB, 2, [b"c"], "a\nb")
+
+
+def test_a_follower_hears_each_end_once(world: World) -> None:
+    world.submit(ALICE, 5, [b"a", b"b"], "sweep")
+    world.submit(ALICE, 6, [b"c"], "sweep")
+    first = world.given.pop(0)
+    second, world.given = world.given, [first]
+    world.run()
+    world.journal.client_lost(ALICE, orderly=False)
+    numbers = world.follow(BOB, "sweep")
+    done = [each for each in world.heard[BOB] if isinstance(each, m.TasksDone)]
+    assert [each.group for each in done] == numbers[:1]
+    assert isinstance(world.heard[BOB][-1], m.Reply)
+    world.given = second
+    world.run(failing=True)
+    assert [each.group for each in world.heard[BOB] if isinstance(each, m.TasksDone)] == numbers
+    assert world.journal.named.history(BOB)[0][4:] == [3, 2, 1, 0, False]
+    assert world.follow(BOB, "sweep") == numbers
+
+
+def test_a_follower_cancels(world: World) -> None:
+    world.farm.want_tasks(SET, 0)
+    world.submit(ALICE, 5, [b"a", b"b"], "sweep")
+    (number,) = world.follow(BOB, "sweep")
+    world.journal.named.abort(BOB, m.AbortTasks(8, number, packed.pack([1]), "cancel"))
+    world.flush()
+    undone = [each for each in world.heard[BOB] if isinstance(each, m.TasksUndone)]
+    assert [(each.group, each.indices) for each in undone] == [(number, packed.pack([1]))]
+    assert m.Reply(8, packed.pack([1])) in world.heard[BOB]
+
+
+def test_what_has_ended_is_kept_for_so_long(world: World) -> None:
+    world.submit(ALICE, 5, [b"a"], "first")
+    world.run()
+    world.journal.client_lost(ALICE, orderly=True)
+    world.submit(BOB, 5, [b"a"], "waits")
+    world.wall += 7 * DAY - 1
+    world.flush()
+    assert world.names() == ["first", "waits"]
+    due = world.journal.next_deadline(world.now)
+    assert due is not None
+    assert due <= world.now + 1
+    world.wall += 2
+    world.flush()
+    assert world.names() == ["waits"], "what has not ended stays"
+    with pytest.raises(
+        ClientError, match=r"no tasks named 'first'; they may have been forgotten, or have ended so"
+    ):
+        world.follow(BOB, "first")
+    world.flush()
+    if world.journalled:
+        world.now += 1
+        world.flush()
+        assert [row.client for row in world.store.contents.groups] == [BOB]
+        assert ALICE not in [row.key for row in world.store.contents.sessions]
+        assert world.store.contents.origins == []
+
+
+def test_what_has_ended_first_is_dropped_first(world: World) -> None:
+    for number, name in enumerate(("late", "early", "running")):
+        world.submit(ALICE, number, [bytes(400)], name)
+    late, early, _ = world.given
+    for each in (early, late):
+        world.given = [each]
+        world.run()
+        world.wall += 1
+    assert world.names() == ["late", "running"]
+    world.journal.client_lost(ALICE, orderly=False)
+    world.submit(BOB, 1, [bytes(900)], "new")
+    assert world.names() == ["new"], "then what has ended, and then tasks of clients that are gone"
+
+
+def test_tasks_without_a_name_are_dropped_in_order_and_go_on_otherwise(world: World) -> None:
+    for client in (ALICE, BOB):
+        world.submit(client, 5, [b"a"])
+        world.submit(client, 6, [b"b"], detach=False)
+    world.journal.client_lost(ALICE, orderly=True)
+    world.journal.client_lost(BOB, orderly=False)
+    world.flush()
+    world.begin(7, "tc")
+    assert world.names(7) == [f"unnamed-{BOB}"]
+    world.run()
+    (number,) = world.follow(7, f"unnamed-{BOB}")
+    assert [each.group for each in world.heard[7] if isinstance(each, m.TasksDone)] == [number]
+
+
+def test_a_client_that_asked_for_it_ends_its_tasks(world: World) -> None:
+    world.say(ALICE, m.TaskOrigin("laptop", "alice", False))
+    world.submit(ALICE, 5, [b"a"], "sweep")
+    world.submit(ALICE, 6, [b"b"], "other", detach=True)
+    world.journal.client_lost(ALICE, orderly=False)
+    world.flush()
+    assert world.names() == ["other"]
+
+
+def test_forgotten_tasks_are_told_to_followers(world: World) -> None:
+    world.submit(ALICE, 5, [b"a", b"b"], "sweep")
+    (number,) = world.follow(BOB, "sweep")
+    assert world.journal.named.forget(BOB, m.ForgetTasks(1, "sweep")) == 2
+    world.flush()
+    undone = [each for each in world.heard[BOB] if isinstance(each, m.TasksUndone)]
+    assert [(each.group, each.indices, each.error) for each in undone] == [
+        (number, packed.pack([0, 1]), "TaskAborted")
+    ]
+    assert world.names() == []
+    world.run()
+
+
+def test_tasks_whose_arguments_are_with_a_client_that_is_gone_say_so(world: World) -> None:
+    message = m.SubmitTasks(5, m.TaskOptions(b"op", "f", name="sweep"), b"", [100_000])
+    world.journal.submit(ALICE, message, [], 44)
+    world.flush()
+    world.journal.client_lost(ALICE, orderly=False)
+    world.flush()
+    (number,) = world.follow(BOB, "sweep")
+    if world.given:  # the set has it, and asks for its body
+        world.farm.bodies.want(SET, m.WantTaskBody(-number, 0, [0]))
+        world.flush()
+    (undone,) = [each for each in world.heard[BOB] if isinstance(each, m.TasksUndone)]
+    assert undone.error == "ConnectionError"
+    assert (
+        "f was not run: its arguments, of 100000 bytes, were still with the client, which is gone" in undone.text
+    )
+
+
+def test_they_are_there_after_a_restart() -> None:
+    world = World(True)
+    world.submit(ALICE, 5, [b"a", b"b"], "sweep")
+    world.submit(ALICE, 6, [b"c"])
+    world.given.pop()
+    world.run()
+    world.journal.client_lost(ALICE, orderly=False)
+    world.now += 1
+    world.flush()
+    before = world.journal.named.history(BOB)
+    world.start()
+    world.begin(7, "tc")
+    found = world.journal.named.history(7)
+    assert [row[:7] for row in found] == [row[:7] for row in before]
+    (number,) = world.follow(7, "sweep")
+    assert [each.group for each in world.heard[7] if isinstance(each, m.TasksDone)] == [number]
+    (number,) = world.follow(7, f"unnamed-{ALICE}")
+    assert world.given, "it runs again, as no set has it"
+    world.run()
+    assert [each.group for each in world.heard[7] if isinstance(each, m.TasksDone)] == [number]
