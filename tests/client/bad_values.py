@@ -223,6 +223,8 @@ PARAMETERS: dict[str, str] = {
 SPECIAL: dict[str, str] = {
     "MultiEngineClient.run.args": "words",
     "Reference.name": "expression",
+    "Monitor.name": "cluster",
+    "ProgramMonitor.name": "cluster",
     "ProgramMonitor.timeout": "program seconds",
     "ProgramMonitor.watch.name": "published",
     "ProgramMonitor.watch.every": "every",
