@@ -140,6 +140,7 @@ def _kind(parsed: argparse.Namespace, cluster: ClusterRecord) -> str:
 @contextlib.contextmanager
 def _launch_furl(parsed: argparse.Namespace, own: ClusterRecord) -> Iterator[Path]:
     """Yield a file with a furl that is worth these engines only."""
+    _check_number(own.n)
     path = launch_furl_file(Path(own.furl_files["engine"]), own.run)
     local = not own.batch and are_here(parsed)
     name, lasts = f"{own.name}-{own.run}", None if parsed.walltime is None else float(parsed.walltime)
@@ -166,9 +167,13 @@ def _engines(parsed: argparse.Namespace, own: ClusterRecord, furl_file: Path) ->
     return Job(batch_system(own.batch), asked, own.run)
 
 
-def _local(parsed: argparse.Namespace, furl_file: Path, log_dir: Path, run: str) -> LocalEngines:
-    if not parsed.n:
+def _check_number(n: int | None) -> None:
+    if not n:
         raise LauncherError("how many engines? Say -n N")
+
+
+def _local(parsed: argparse.Namespace, furl_file: Path, log_dir: Path, run: str) -> LocalEngines:
+    _check_number(parsed.n)
     arguments = [] if parsed.walltime is None else ["--walltime", f"{parsed.walltime}s"]
     return LocalEngines(engine_options(parsed, furl_file, log_dir, run, True, arguments))
 

@@ -35,6 +35,7 @@ def killed(mec: MultiEngineClient, engine: int) -> str:
     """Kill an engine while all run a command; return what its client is told."""
     pid = pids(mec)[engine]
     pending = mec.execute(WAITS, block=False)
+    mec.queue_status()  # answered when the controller has the command
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(CompositeError) as caught:
         pending.get_result()

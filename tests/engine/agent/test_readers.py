@@ -21,10 +21,15 @@ SHARES = [[0, 1, 2], [3, 4], [5], [6, 7], [8]]
 ITEMS = list(range(9))
 
 
+def children_of_this() -> set[int]:
+    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+
+
 def done(work: Callable[[int], bytes]) -> tuple[dict[int, bytes], set[int]]:
     """The results by item, and the processes that were there."""
     found: dict[int, bytes] = {}
     loop = Loop()
+    before = children_of_this()
     try:
         read_apart(
             loop,
@@ -33,7 +38,7 @@ def done(work: Callable[[int], bytes]) -> tuple[dict[int, bytes], set[int]]:
             lambda results: found.update({item: data for data, items in results for item in items}),
             loop.stop,
         )
-        children = set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+        children = children_of_this() - before
         loop.call_later(PATIENCE, loop.stop)
         loop.run()
     finally:

@@ -319,10 +319,20 @@ def test_on_a_crowded_node_other_processes_read(
     monkeypatch.setattr(stackreader, "may_help", lambda: True)
     monkeypatch.setattr(stackreader, "_FEW", 2)
     shares: list[int] = []
+    over: list[bool] = []
 
-    def apart(loop: Loop, given: Sequence[Sequence[Any]], work: Any, *callbacks: Any) -> None:
+    def stop_if_all() -> None:
+        if over and len(found) == len(processes):
+            loop.stop()
+
+    def apart(loop: Loop, given: Sequence[Sequence[Any]], work: Any, came: Any, ended: Any) -> None:
+        def all_ended() -> None:
+            over.append(True)
+            ended()
+            stop_if_all()
+
         shares.extend(len(share) for share in given)
-        read_apart(loop, given, work if alike else _refuse, *callbacks)
+        read_apart(loop, given, work if alike else _refuse, came, all_ended)
 
     monkeypatch.setattr(stackreader, "read_apart", apart)
     processes = [start() for _ in range(5)]
@@ -331,8 +341,7 @@ def test_on_a_crowded_node_other_processes_read(
 
     def came(rank: int, stack: RankStack) -> None:
         found[rank] = [(frame.function, frame.line) for frame in stack.frames]
-        if len(found) == len(processes):
-            loop.stop()
+        stop_if_all()
 
     try:
         reader.read([process.target(rank) for rank, process in enumerate(processes)], PLAIN, came)
