@@ -194,8 +194,9 @@ class Entry:
         """An engine set wants to register: let it in, have it wait, or turn it away."""
         grant = self._by_session.get(session.key)
         if grant is not None:
-            self._end_those_before(grant, message)
             try:
+                self.grants.check_time(grant, self._now())  # it may have ended since the peer has connected
+                self._end_those_before(grant, message)
                 self.grants.check_places(grant, _wanted(message), len(message.engines), self._registry.ids())
             except FurlEnded as error:
                 self._dismiss(session, str(error))
@@ -331,6 +332,7 @@ class Entry:
 
     def _replace(self, session: PeerSession, message: m.ReplaceSecrets) -> list[tuple[str, str]]:
         """Make new secrets for all furl files."""
+        self.grants.check_room(len(self._doors))  # before any file is replaced
         replaced, written = [], []
         fresh = {role: Furl.create(door.fingerprint, door.hints, role) for role, door in self._doors.items()}
         for role, made in fresh.items():
