@@ -49,6 +49,11 @@ FORMS: Final[dict[str, Form]] = {
         "the network is away for 1, 10, 60 and 150 s", ["tests/integration/test_real_partitions.py"],
         {"IPMPI_PARTITIONS": "1,10,60,150"},
     ),
+    "client-kills": Form(
+        "200 kills of clients, with 10,000 tasks each; another client finds all results",
+        ["tests/integration/test_real_leaving.py::test_all_results_are_found_by_a_new_client"],
+        {"IPMPI_CLIENT_KILLS": "100", "IPMPI_LEFT_TASKS": "10000"},
+    ),
     "link-bytes": Form(
         "links cut at each byte of a handshake and of the first frames",
         ["tests/security/test_link_cut.py::test_cut_at_any_moment_of_the_handshake_of_a_resumption"],

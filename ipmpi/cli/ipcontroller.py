@@ -238,6 +238,7 @@ class Controller:
 
         kept = [role for role in self.furl_files if (o.engine_port if role == "engine" else o.client_port)]
         restore_grants(self.service.entry, self.furl_files, kept, o.start)
+        self.service.entry.end_tasks_of_ended()
 
     def _keep(self) -> Keep:
         size = self.options.keep_bytes

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ipmpi.cli import argtypes
 from ipmpi.client import MultiEngineClient
+from ipmpi.client.engines.sharing import LONGEST
 from ipmpi.environment.walltime import duration, moment
 from ipmpi.errors import LauncherError
 from ipmpi.furl import write_private
@@ -69,7 +70,7 @@ def _add_bounds(p: argparse.ArgumentParser) -> None:
         help="monitor: look, and change nothing (default); tasks: submit tasks",
     )  # fmt: skip
     p.add_argument(
-        "--for", dest="lasts", type=argtypes.walltime, default=LASTS, metavar="TIME",
+        "--for", dest="lasts", type=lasting, default=LASTS, metavar="TIME",
         help=f"until it ends: 90m, 2h, 1-12:00:00 with days ({LASTS // 3600}h)",
     )  # fmt: skip
     p.add_argument("--tasks", type=total, default=None, metavar="N", help="allow so many tasks in all")
@@ -83,7 +84,7 @@ def _add_bounds(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     p.add_argument("--note", type=argtypes.line, default="", metavar="TEXT", help="for whom it is")
     p.add_argument(
-        "-o", "--out", type=argtypes.path_name, default="", metavar="FILE",
+        "-o", "--out", type=file_or_screen, default="", metavar="FILE",
         help="the file to write (default: NAME-ROLE-ID.furl in this folder); - prints the furl",
     )  # fmt: skip
 
@@ -95,6 +96,19 @@ def total(text: str) -> int:
     if not 0 <= number <= _MOST:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number: write 500, 64k, 20M or 2G (powers of 1024)")
     return number
+
+
+def lasting(text: str) -> float:
+    """Seconds until a furl ends."""
+    seconds = float(argtypes.walltime(text))
+    if not 0 < seconds <= LONGEST:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}: a furl lasts more than 0 seconds, and at most 366 days")
+    return seconds
+
+
+def file_or_screen(text: str) -> str:
+    """The path of a file, or - for the screen."""
+    return text if text == "-" else argtypes.path_name(text)
 
 
 def engine_ids(text: str) -> list[int]:
@@ -224,8 +238,8 @@ def _admit(parsed: argparse.Namespace, record: ClusterRecord, mec: MultiEngineCl
         for each in waiting:
             hosts = ", ".join(each["hosts"])
             print(
-                f"{each['set']}: {each['engines']} engines on {hosts}, of user {each['user'] or 'unknown'}, from "
-                f"{each['from']} ({each['why']})"
+                f"{each['set']}: {_engines(each['engines'])} on {hosts}, of user "
+                f"{each['user'] or 'unknown'}, from {each['from']} ({each['why']})"
             )
         print(f"To admit them: ipcluster admit {record.name} SET, or --all" if waiting else "No engines wait.")
         return 0
@@ -233,9 +247,15 @@ def _admit(parsed: argparse.Namespace, record: ClusterRecord, mec: MultiEngineCl
     done = decide(None if parsed.all else parsed.sets)
     word = "Refused" if parsed.refuse else "Admitted"
     print(
-        f"{word}: {sum(each['engines'] for each in done)} engines in {len(done)} sets." if done else "None waits."
+        f"{word}: {_engines(sum(each['engines'] for each in done))} in {len(done)} set{'s' * (len(done) != 1)}."
+        if done
+        else "None waits."
     )
     return 0
+
+
+def _engines(count: int) -> str:
+    return f"{count} engine{'s' * (count != 1)}"
 
 
 _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace, ClusterRecord, MultiEngineClient], int]]] = {

@@ -161,7 +161,7 @@ def _write(path: Path, name: str, results: list[Any], errors: dict[int, str]) ->
                     raise LauncherError(
                         f"the results make no array ({error}): fetch them into a .pkl file"
                     ) from None
-                if array.dtype.hasobject:
+                if array.dtype.hasobject or array.dtype.kind in "US":  # 1 beside "a" would be "1"
                     raise LauncherError("the results are not numbers or arrays: fetch them into a .pkl file")
                 np.savez(file, results=array, numbers=np.array(numbers))
             else:

@@ -44,11 +44,13 @@ class BundleGroup:
         size: bytes of arguments and results that are kept.
         followers: other clients that are told of its tasks.
         is_open: whether some tasks have not ended everywhere.
+        is_fetched: whether its client has said that it has all results.
+        is_shed: whether results are not kept any more that its client has had.
     """
 
     __slots__ = (
-        *("bundle", "detach", "failed", "followers", "is_map", "is_open", "label", "number", "serial", "size"),
-        *("succeeded", "tasks"),
+        *("bundle", "detach", "failed", "followers", "is_fetched", "is_map", "is_open", "is_shed", "label"),
+        *("number", "serial", "size", "succeeded", "tasks"),
     )
 
     def __init__(self, bundle: Bundle, serial: int, message: m.SubmitTasks, detach: bool) -> None:
@@ -62,6 +64,7 @@ class BundleGroup:
         self.size = sum(message.sizes) if message.lengths else 0
         self.followers: dict[int, None] | None = None
         self.is_open = True
+        self.is_fetched = self.is_shed = False
         self.succeeded = self.failed = 0
 
 
@@ -219,15 +222,19 @@ class Bundles:
         bundle.succeeded += group.succeeded
         bundle.failed += group.failed
 
-    def drop(self, bundle: Bundle) -> None:
-        """Take a bundle out, with its groups."""
-        for group in list(bundle.groups.values()):
-            self.remove(group)
-        self._by_name.pop((bundle.holder, bundle.name), None)
-        theirs = self._by_client.get(bundle.client, {})
-        theirs.pop(bundle.name, None)
+    def close(self, bundle: Bundle) -> bool:
+        """Nobody finds a bundle any more, and other tasks may have its name; return whether it was there.
+
+        Its groups are still known, until :meth:`remove`.
+        """
+        if self._by_name.get((bundle.holder, bundle.name)) is not bundle:
+            return False
+        del self._by_name[bundle.holder, bundle.name]
+        theirs = self._by_client[bundle.client]
+        del theirs[bundle.name]
         if not theirs:
-            self._by_client.pop(bundle.client, None)
+            del self._by_client[bundle.client]
+        return True
 
     # --- what is kept for how long ----------------------------------------------------------------------------
 
@@ -237,16 +244,35 @@ class Bundles:
         Those that have ended more than ``keep`` seconds ago. If there are more than ``keep_bytes`` bytes, also
         those that have ended first; then those of clients that are gone, oldest first.
         """
-        over = [bundle for bundle in self if bundle.is_kept and bundle.ended and bundle.ended + keep <= now]
-        held = sum(bundle.size for bundle in self if bundle.is_kept and bundle not in over)
+        kept = [bundle for bundle in self if bundle.is_kept]
+        over = [bundle for bundle in kept if bundle.ended and bundle.ended + keep <= now]
+        left = [bundle for bundle in kept if not (bundle.ended and bundle.ended + keep <= now)]
+        held = sum(bundle.size for bundle in left)
         if held > keep_bytes:
-            others = [b for b in self if b.is_kept and b not in over and (b.ended or b.is_orphan)]
+            others = [bundle for bundle in left if bundle.ended or bundle.is_orphan]
             for bundle in sorted(others, key=lambda b: (not b.ended, b.ended or b.submitted)):
                 over.append(bundle)
                 held -= bundle.size
                 if held <= keep_bytes:
                     break
         return over
+
+    def surplus(self, keep_bytes: int) -> list[BundleGroup]:
+        """Return groups that are not kept although their client is there, oldest first.
+
+        They are of bundles that have not ended, and alone have more than ``keep_bytes`` bytes.
+        """
+        there = [bundle for bundle in self if bundle.is_kept and not bundle.ended and not bundle.is_orphan]
+        held = sum(bundle.size for bundle in there)
+        found: list[BundleGroup] = []
+        for bundle in there if held > keep_bytes else ():
+            for group in bundle.groups.values():
+                if held <= keep_bytes:
+                    return found
+                if group.size:
+                    found.append(group)
+                    held -= group.size
+        return found
 
     def next_expiry(self, keep: float) -> float | None:
         """Return when the next bundle is not kept any longer, in seconds since 1970."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ..bootclock import since_boot
 from ..errors import ClientError, FurlEnded
@@ -21,6 +21,7 @@ from ..transport.dial.negotiate import Authenticated
 from ..transport.loop import Loop, Timer
 from .admission import Admission
 from .grants import Bounds, Grant, Grants, secret_of
+from .namedtasks import holder_of
 from .registry import Registry
 from .sessions import PeerSession, Sessions
 
@@ -58,6 +59,19 @@ class Door:
         return Furl(self.fingerprint, self.hints, role, secret)
 
 
+class Submitted(Protocol):
+    """The part of :class:`ipmpi.controller.namedtasks.NamedTasks` that is used here."""
+
+    def holders(self) -> set[str]:
+        """Return who has tasks here, as :func:`holder_of` names them."""
+
+    def furl_ended(self, holder: str) -> None:
+        """Cancel the tasks of all who hold this furl, and keep nothing of them."""
+
+    def dismissed(self, client: int) -> None:
+        """Cancel the tasks of a client, and keep nothing of them."""
+
+
 class Entry:
     """The grants, and which session came by which.
 
@@ -68,6 +82,7 @@ class Entry:
         announce: tells all clients something.
         requests: what handles the requests of clients; ours are added.
         log: called with lines for the log.
+        tasks: what clients have submitted.
         now: the clock of the grants.
 
     Attributes:
@@ -85,10 +100,12 @@ class Entry:
         announce: Callable[[str], None],
         requests: dict[type[m.Message], Callable[[PeerSession, Any], Any]],
         log: Callable[[str], None],
+        tasks: Submitted,
         now: Callable[[], float] = since_boot,
     ) -> None:
         self._loop, self._sessions, self._registry = loop, sessions, registry
         self._register, self._log, self._now = register, log, now
+        self._tasks = tasks
         self.grants = Grants(lambda role, grant: secret_of(self._doors[role].master, grant))
         self.admission = Admission(announce, self._let_in, self._refuse, requests)
         self._doors: dict[str, Door] = {}
@@ -114,6 +131,13 @@ class Entry:
         self.grants.restored(data, elapsed, self._now(), frozenset(roles))
         self._look()
 
+    def end_tasks_of_ended(self) -> None:
+        """Cancel tasks of furls that have ended while no controller was there, once all was restored."""
+        there = {holder_of(grant.role, grant.id if grant.is_shared else "") for grant in self.grants.open}
+        for holder in self._tasks.holders() - there:
+            if holder not in self._doors:
+                self._tasks.furl_ended(holder)
+
     # --- connections -----------------------------------------------------------------------------------------
 
     def check(self, peer: Authenticated, hello: Hello, session: PeerSession | None) -> None:
@@ -135,6 +159,7 @@ class Entry:
         if grant is not None:
             self._by_session[session.key] = grant
             session.holder = grant.id if grant.is_shared else ""
+            session.only = self.only(session.key)
 
     def left(self, key: int) -> None:
         """A session has ended."""
@@ -154,9 +179,13 @@ class Entry:
             session = self._sessions.by_key.get(key)
             if grant in ended and session is not None:
                 self._dismiss(session, f"the furl {grant.id} has ended: {grant.over}")
+        for grant in ended:
+            if grant.is_shared:
+                self._tasks.furl_ended(holder_of(grant.role, grant.id))
 
     def _dismiss(self, session: PeerSession, reason: str) -> None:
         session.connection.send(m.Goodbye(reason, furl=True))
+        self._tasks.dismissed(session.key)
         self._sessions.end(session, reason)
 
     # --- engines ---------------------------------------------------------------------------------------------
@@ -165,8 +194,9 @@ class Entry:
         """An engine set wants to register: let it in, have it wait, or turn it away."""
         grant = self._by_session.get(session.key)
         if grant is not None:
-            self._end_those_before(grant, message)
             try:
+                self.grants.check_time(grant, self._now())  # it may have ended since the peer has connected
+                self._end_those_before(grant, message)
                 self.grants.check_places(grant, _wanted(message), len(message.engines), self._registry.ids())
             except FurlEnded as error:
                 self._dismiss(session, str(error))
@@ -302,6 +332,7 @@ class Entry:
 
     def _replace(self, session: PeerSession, message: m.ReplaceSecrets) -> list[tuple[str, str]]:
         """Make new secrets for all furl files."""
+        self.grants.check_room(len(self._doors))  # before any file is replaced
         replaced, written = [], []
         fresh = {role: Furl.create(door.fingerprint, door.hints, role) for role, door in self._doors.items()}
         for role, made in fresh.items():

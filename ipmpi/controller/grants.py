@@ -203,12 +203,16 @@ class Grants:
         grant = Grant(self._new_id(), role, retired=secret)
         return self._add(grant)
 
-    def _new_id(self) -> str:
-        if len(self._open) >= OPEN:
+    def check_room(self, count: int = 1) -> None:
+        """Check that so many more can be open; raises ClientError if not."""
+        if len(self._open) + count > OPEN:
             raise ClientError(
                 f"there are {OPEN} furls that were given out and have not ended, as many as there can be: revoke "
                 "some (ipcluster share NAME --list, ipcluster revoke NAME ID)"
             )
+
+    def _new_id(self) -> str:
+        self.check_room()
         while True:
             found = base64.b32encode(secrets.token_bytes(5)).decode().lower()
             if found not in self._open and found not in self._ended:
@@ -271,10 +275,8 @@ class Grants:
         Raises:
             FurlEnded: it may not.
         """
-        if not grant.over and grant.ends <= now:
-            self.end(grant, "its time is over")
-        if grant.over and not (is_known and grant.role == "engine"):  # what computes is not stopped by a clock
-            raise FurlEnded(f"this furl ({grant.id}) has ended: {grant.over}. {_ask(grant)}")
+        if not (is_known and grant.role == "engine"):  # what computes is not stopped by a clock
+            self.check_time(grant, now)
         if grant.retired is not None and not is_known:
             raise FurlEnded(
                 f"this furl for the role {grant.role!r} was replaced by a new one: copy the furl file again from "
@@ -284,6 +286,13 @@ class Grants:
             raise FurlEnded(
                 f"this furl is for the engines of the launch {grant.note}, which are on the controller's machine"
             )
+
+    def check_time(self, grant: Grant, now: float) -> None:
+        """Check that a grant has not ended; raises FurlEnded if it has."""
+        if not grant.over and grant.ends <= now:
+            self.end(grant, "its time is over")
+        if grant.over:
+            raise FurlEnded(f"this furl ({grant.id}) has ended: {grant.over}. {_ask(grant)}")
 
     def check_places(self, grant: Grant, wanted: Iterable[int], count: int, there: Iterable[int]) -> None:
         """Check that an engine set may register: new places are left, or it takes those of its lost engines.
@@ -321,8 +330,12 @@ class Grants:
         self.changed = True
 
     def all_left(self, grant: Grant, now: float) -> None:
-        """No engine of a launch is left: its job may come back to run again, within a day."""
-        if not grant.over:
+        """No engine of a launch is left: its job may come back to run again, within a day.
+
+        If none has ever been there, its job waits, however long it takes: somebody else was there, or an engine
+        that ended before it was registered.
+        """
+        if grant.taken and not grant.over:
             grant.ends = now + COMES_BACK
             self.changed = True
 

@@ -12,7 +12,7 @@ The rules.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -34,9 +34,15 @@ EXPIRY_LOOK: Final = 1.0
 RESUMED: Final = 4096
 """Groups in one answer to ResumeTasks: with their labels they fit into MESSAGE."""
 
+ALL: Final = "all"
+
 _LOST: Final = (
     "the result of this task was given to the client that had submitted it, and is not kept: submit with name= to "
     "find results again that a client has had"
+)
+_SHED: Final = (
+    "the result of this task was given to the client that had submitted it. It is not kept, as the bundle has "
+    "more results than the controller keeps: see --keep-bytes of ipcontroller"
 )
 _FORGOTTEN: Final = "these tasks were forgotten, or expired"
 
@@ -73,6 +79,9 @@ class Record(Protocol):
     def forget(self, group: BundleGroup) -> None:
         """Keep nothing of a group."""
 
+    def shed(self, group: BundleGroup) -> bool:
+        """Keep no results of a group whose client is there; return False if that client may still need them."""
+
     def forget_client(self, client: int) -> None:
         """Keep nothing of a client that is gone and has no tasks any more."""
 
@@ -85,6 +94,7 @@ def holder_of(role: str, furl: str) -> str:
 class _Client(NamedTuple):
     holder: str
     origin: Origin
+    engines: str = ALL
 
 
 _STRANGER: Final = _Client("", UNKNOWN)
@@ -118,16 +128,38 @@ class NamedTasks:
 
     # --- clients ---------------------------------------------------------------------------------------------
 
-    def began(self, client: int, holder: str, origin: Origin = UNKNOWN) -> None:
-        """A client is there, which holds this furl."""
-        self._clients[client] = _Client(holder, origin)
+    def began(
+        self, client: int, holder: str, origin: Origin = UNKNOWN, only: Collection[int] | None = None
+    ) -> None:
+        """A client is there, which holds this furl; its tasks run on the engines in ``only`` (None: on all)."""
+        self._clients[client] = _Client(holder, origin, ALL if only is None else ",".join(map(str, sorted(only))))
 
     def origin(self, client: int, message: m.TaskOrigin) -> None:
-        """A client says who it is."""
+        """A client says who it is, once."""
         origin = Origin(message.host[: limits.LABEL], message.user[: limits.LABEL], message.detach)
-        self._clients[client] = self._who(client)._replace(origin=origin)
-        holder = self._who(client).holder
-        self._record.write(OriginRow(client, origin.host, origin.user, int(origin.detach), holder))
+        if self._who(client).origin == UNKNOWN != origin:
+            self._clients[client] = self._who(client)._replace(origin=origin)
+            self._record.write(self.row(client))
+
+    def row(self, client: int) -> OriginRow:
+        """Return what a journal has of a client that is there."""
+        holder, (host, user, detach), engines = self._who(client)
+        return OriginRow(client, host, user, int(detach), holder, engines)
+
+    def holders(self) -> set[str]:
+        """Return who has tasks here, as :func:`holder_of` names them."""
+        return {bundle.holder for bundle in self._bundles}
+
+    def furl_ended(self, holder: str) -> None:
+        """Cancel the tasks of all who hold this furl, and keep nothing of them."""
+        for bundle in self._bundles:
+            if bundle.holder == holder:
+                self._drop_bundle(bundle)
+
+    def dismissed(self, client: int) -> None:
+        """Cancel the tasks of a client, and keep nothing of them."""
+        for bundle in self._bundles.of_client(client):
+            self._drop_bundle(bundle)
 
     def _who(self, client: int) -> _Client:
         return self._clients.get(client, _STRANGER)
@@ -141,7 +173,7 @@ class NamedTasks:
 
     def submitted(self, client: int, group: TaskGroup, message: m.SubmitTasks) -> None:
         """A group was accepted by the farm."""
-        holder, origin = self._who(client)
+        holder, origin, _ = self._who(client)
         added = self._bundles.add(client, holder, origin, group.serial, message, self._keep.wall())
         self._is_changed = True
         if added.bundle.is_named and not added.bundle.is_written:
@@ -162,6 +194,8 @@ class NamedTasks:
         """A client has all results of a group: return whether they are kept nevertheless."""
         group = self._bundles.group(client, number)
         if group is None or group.bundle.is_kept:
+            if group is not None:
+                group.is_fetched = True
             return group is not None
         self._bundles.remove(group)
         return False
@@ -243,9 +277,14 @@ class NamedTasks:
 
     def follow(self, client: int, message: m.FollowTasks) -> None:
         """Tell a client of these groups; raises ClientError."""
-        for serial in message.groups:
+        serials = list(dict.fromkeys(message.groups))
+        if len(serials) > RESUMED:
+            raise ClientError(
+                f"a client may follow at most {RESUMED:,} groups at a time, and not {len(serials):,}"
+            )
+        for serial in serials:
             self._find(client, serial)
-        self._wishes.append(_Wish(client, [(serial, None) for serial in message.groups], message.id))
+        self._wishes.append(_Wish(client, [(serial, None) for serial in serials], message.id))
 
     def follow_again(self, client: int, serial: int, lacks: set[int]) -> None:
         """After a restart, a client says which ends it lacks of a group that it follows."""
@@ -369,6 +408,8 @@ class NamedTasks:
             ended.difference_update(ends_in(message))
             for piece, body in only(message, row.body, wanted) if is_told else ():
                 self._out.append(Send(client, _renamed(piece, group), body))
+        if group.is_shed and text is _LOST:
+            text = _SHED
         self._undone(client, serial, ended if wanted is None else ended & wanted, error, text)
         if group.is_open:
             group.followers = {**(group.followers or {}), client: None}
@@ -384,6 +425,10 @@ class NamedTasks:
     def _expire(self) -> None:
         for bundle in self._bundles.expired(self._keep.wall(), self._keep.seconds, self._keep.size):
             self._drop_bundle(bundle)
+        for group in self._bundles.surplus(self._keep.size):
+            if self._record.shed(group):
+                group.is_shed = True
+                self._bundles.grown(group, -group.size)
 
     def _abort(self, group: BundleGroup) -> None:
         if group.is_open:
@@ -391,6 +436,8 @@ class NamedTasks:
 
     def _drop_bundle(self, bundle: Bundle) -> None:
         """Cancel what has not started, and take it out at the end of the turn, when followers were told."""
+        if not self._bundles.close(bundle):
+            return
         for group in bundle.groups.values():
             self._abort(group)
         self._dropping.append(bundle)
@@ -402,7 +449,7 @@ class NamedTasks:
             self._bundles.remove(group)
         if isinstance(dropped, BundleGroup):
             return
-        self._bundles.drop(bundle)
+        self._bundles.close(bundle)
         if bundle.is_written:
             self._record.write(DropBundle(bundle.number))
         if bundle.client not in self._clients and not self._bundles.of_client(bundle.client):

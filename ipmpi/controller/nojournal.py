@@ -27,6 +27,7 @@ class Session(Protocol):
     role: str
     former: bytes
     holder: str
+    only: frozenset[int] | None
 
 
 class NoJournal:
@@ -51,7 +52,7 @@ class NoJournal:
     def began(self, session: Session) -> None:
         """A session has begun."""
         if session.role != "engine":
-            self.named.began(session.key, holder_of(session.role, session.holder))
+            self.named.began(session.key, holder_of(session.role, session.holder), only=session.only)
 
     def set_lost(self, key: int) -> None:
         """The session of an engine set has ended; call it after the farm was told."""
@@ -133,6 +134,10 @@ class NoJournal:
     def forget(self, group: BundleGroup) -> None:
         """Keep nothing of a group."""
         self._results.pop(group.serial, None)
+
+    def shed(self, group: BundleGroup) -> bool:
+        """Keep no results of a group that its client was sent."""
+        return self._results.pop(group.serial, None) is not None
 
     def forget_client(self, client: int) -> None:
         """Keep nothing of a client that is gone."""

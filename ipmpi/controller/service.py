@@ -129,8 +129,9 @@ class ControllerService:
         }
         self._watches = Watches(loop, self.router.registry, by_key, self._send, self._requests, self._reports)
         self.entry = Entry(
-            loop, self.sessions, self.router.registry, self._registered, self._announce, self._requests, self._log
-        )
+            loop, self.sessions, self.router.registry, self._registered, self._announce, self._requests, self._log,
+            self.journal.named,
+        )  # fmt: skip
 
     def _answers(self) -> dict[type[m.Message], Callable[[PeerSession, Any], Any]]:
         return {

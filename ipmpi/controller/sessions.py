@@ -48,6 +48,8 @@ class PeerSession:
     """Whether it comes from a journal, and its peer has said nothing since."""
     holder: str = ""
     """Names the furl of its peer, if that was given out with terms of its own; "" for that of the role."""
+    only: frozenset[int] | None = None
+    """Engines that its furl is good for; None for all."""
 
     def wake(self) -> None:
         """Send what was queued on the connection."""

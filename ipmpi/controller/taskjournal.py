@@ -161,8 +161,10 @@ class TaskJournal(NoJournal):
         if session.key not in self._clients:
             self._clients[session.key] = KeptClient()
             self._changes.append(SessionRow(session.key, session.token, session.role))
-            self._commit()
             super().began(session)
+            if session.holder:  # it must not be taken for a holder of the role's own furl after a restart
+                self._changes.append(self.named.row(session.key))
+            self._commit()
 
     def set_lost(self, key: int) -> None:
         """The session of an engine set has ended, and with it all that the journal has of it."""
@@ -361,7 +363,10 @@ class TaskJournal(NoJournal):
             told += self._unsaid
             self._unsaid = []
         told = self.named.pass_on(told)
-        return [effect for effect in told if not self._is_for_absent(effect)] + self.named.flush(now)
+        told = [effect for effect in told if not self._is_for_absent(effect)] + self.named.flush(now)
+        if self._changes and self._commit_at is None:
+            self._commit_at = now + COMMIT_DELAY
+        return told
 
     def _only_lacked(self, effects: Iterable[Effect]) -> list[Effect]:
         """Leave out results that came again in the turn in which their client came back, and which it has."""
@@ -479,6 +484,12 @@ class TaskJournal(NoJournal):
         kept = client.groups.pop(group.number, None) if client is not None else None
         if kept is not None:
             self._drop(kept)
+
+    def shed(self, group: BundleGroup) -> bool:
+        """Keep nothing of a group if its client has said that it has all results."""
+        if group.is_fetched:
+            self.forget(group)
+        return group.is_fetched
 
     def forget_client(self, client: int) -> None:
         """Keep nothing of a client that is gone."""

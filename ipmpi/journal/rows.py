@@ -61,13 +61,17 @@ class RecordRow(NamedTuple):
 
 
 class OriginRow(NamedTuple):
-    """Who submits the tasks of a client's session, with which furl, and whether they go on without it (1)."""
+    """Who submits the tasks of a client's session, with which furl, and whether they go on without it (1).
+
+    ``engines``: ids of those that the tasks may run on, such as "0,1,2"; "all" if they may run on any.
+    """
 
     client: int
     host: str
     user: str
     detach: int
     holder: str
+    engines: str
 
 
 class GoneRow(NamedTuple):

@@ -67,7 +67,7 @@ _TABLES: Final[dict[type[Any], tuple[str, str]]] = {
     GroupRow: ("groups", "serial INTEGER, client INTEGER, number INTEGER, message BLOB, body BLOB"),
     EndRow: ("ends", "serial INTEGER, message BLOB, body BLOB"),
     RecordRow: ("records", "serial INTEGER, client INTEGER, number INTEGER, label TEXT, states BLOB"),
-    OriginRow: ("origins", "client INTEGER, host TEXT, user TEXT, detach INTEGER, holder TEXT"),
+    OriginRow: ("origins", "client INTEGER, host TEXT, user TEXT, detach INTEGER, holder TEXT, engines TEXT"),
     GoneRow: ("gone", "client INTEGER"),
     BundleRow: (
         "bundles",

@@ -279,15 +279,15 @@ class Steering:
         }  # fmt: skip
 
     def _do_pause(self, operation: operations.Steer, load: Callable[[], Any]) -> dict[str, Any]:
-        self._ticker.is_paused, self._ticker.hold_at = True, -1
+        self._ticker.keep_paused(True)
         return self._do_state(operation, load)
 
     def _do_resume(self, operation: operations.Steer, load: Callable[[], Any]) -> dict[str, Any]:
-        self._ticker.is_paused, self._ticker.hold_at = False, -1
+        self._ticker.keep_paused(False)
         return self._do_state(operation, load)
 
     def _do_step(self, operation: operations.Steer, load: Callable[[], Any]) -> dict[str, Any]:
-        self._ticker.is_paused, self._ticker.hold_at = False, self._ticker.count + operation.number
+        self._ticker.keep_paused(False, self._ticker.count + operation.number)
         return self._do_state(operation, load)
 
     def _do_stop(self, operation: operations.Steer, load: Callable[[], Any]) -> dict[str, Any]:

@@ -117,6 +117,15 @@ class Ticker:
         self._duties[key] = first, duty
         self._set_due()
 
+    def keep_paused(self, is_paused: bool, hold_at: int = -1) -> None:
+        """Hold until somebody lets it go on, or go on, to this tick if it is not negative.
+
+        The agent sees it before the answer to who has asked for it: a client that then asks where the program is
+        must not be told how it was before.
+        """
+        self.is_paused, self.hold_at = is_paused, hold_at
+        self.words[PAUSED] = int(is_paused)
+
     # --- holding -----------------------------------------------------------------------------------------------
 
     def _look(self) -> None:

@@ -11,10 +11,10 @@ from fake_batch_system import FAKE  # noqa: E402
 
 from ipmpi.cli.ipcluster import main  # noqa: E402
 from ipmpi.launch.batch import registry  # noqa: E402
-from ipmpi.launch.cluster import follow, lifecycle  # noqa: E402
+from ipmpi.launch.cluster import follow, patience  # noqa: E402
 
 registry._BUILT_IN["fake"] = FAKE
-lifecycle.ASK_FIRST = lifecycle.ASK_LONGEST = lifecycle.SUBMIT_PAUSE = 0.2  # type: ignore[misc]
+patience.ASK_FIRST = patience.ASK_LONGEST = patience.SUBMIT_PAUSE = 0.2  # type: ignore[misc]
 follow.IPCLUSTER[:] = [sys.executable, os.path.abspath(__file__)]
 
 sys.exit(main())

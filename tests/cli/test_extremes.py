@@ -82,6 +82,8 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "command": (["-x", " ", "'"], ["", "..", DEEP, "srun --mpi=pmix"]),
     "scheduler": (["-x", "..", DEEP, "a b", "a:b:c", ":x", "1a"], ["", "lifo", "my.module:Order"]),
     "admission": (["", "-x", "..", DEEP, "All", "none"], ["all", "ask"]),
+    "lasting": ([*OTHERS, "x", "nan", "inf", "-1", "0", "367-00:00:00", "9" * 5000], ["1s", "2h", "366-00:00:00"]),
+    "file_or_screen": ([LONG[:256], "~no-such-user/x", "/a" * 2048], ["-", "", "-x", "..", DEEP, "~/x", "a b"]),
     "total": ([*NO_DIGITS, "-1", str(2**64), "1.5G", "G", "9999999T"], ["0", "500", "64k", "2G", "1T"]),
     "engine_ids": (
         [*NO_NUMBER, "-1", "1-0", "0-", "0,,1", str(MAX_ENGINES), f"0-{2**64}", "1.5"],

@@ -20,10 +20,11 @@ import pytest
 from bad_values import CALLBACKS, KINDS, NOT_FOR_USERS, OPTIONS, PARAMETERS, SPECIAL
 from fake_farm import FakeFarm
 
-from ipmpi.client import MapTask, MultiEngineClient, Reference, StringTask, TaskClient
+from ipmpi.client import MapTask, Monitor, MultiEngineClient, ProgramMonitor, Reference, StringTask, TaskClient
 from ipmpi.client.engines.mapper import MultiEngineMapper
 from ipmpi.client.pools.executor import Executor
 from ipmpi.client.pools.pool import AsyncResult, IMapIterator, Pool
+from ipmpi.client.session.calls import Calls
 from ipmpi.client.session.results import PendingResult
 from ipmpi.client.tasks.futures import TaskFuture
 from ipmpi.client.tasks.mapresults import MapResults
@@ -37,12 +38,20 @@ if TYPE_CHECKING:
 
 CLASSES: list[type] = [
     MultiEngineClient, TaskClient, StringTask, MapTask, Executor, Pool, AsyncResult, IMapIterator, PendingResult,
-    MapResults, TaskFuture, TaskView, MultiEngineMapper, Reference,
+    MapResults, TaskFuture, TaskView, MultiEngineMapper, Reference, Monitor, ProgramMonitor,
 ]  # fmt: skip
 CLEAR = (TypeError, ValueError, LookupError, AssertionError, OSError, SyntaxError, KernelError)
 """What may be raised; AssertionError for what is no task, as in the original."""
 
-ENDS = {"MultiEngineClient.close", "TaskClient.close", "Pool.close", "Pool.join", "Pool.terminate"}
+ENDS = {
+    "MultiEngineClient.close",
+    "TaskClient.close",
+    "Monitor.close",
+    "ProgramMonitor.close",
+    "Pool.close",
+    "Pool.join",
+    "Pool.terminate",
+}
 """After these no call works."""
 
 
@@ -127,8 +136,17 @@ class World:
             "TaskFuture": lambda: self.tc.submit(abs, 1),
             "MultiEngineMapper": self.mec.mapper,
             "TaskView": lambda: self.tc.options(retries=1),
+            "Monitor": lambda: Monitor(session=self.session),
+            "ProgramMonitor": self.program_monitor,
         }
         return getattr(made[kind](), method)  # type: ignore[no-any-return]
+
+    def program_monitor(self) -> ProgramMonitor:
+        """One that has found its program."""
+        made = ProgramMonitor.__new__(ProgramMonitor)
+        made._session, made._calls = self.session, Calls(self.session)  # type: ignore[arg-type, assignment]
+        made.program, made._ids = "flow", [0, 1]
+        return made
 
     def constructor(self, kind: str) -> Callable[..., Any]:
         """What makes an object of a class, and uses it."""
@@ -142,6 +160,8 @@ class World:
             "MapTask": lambda **given: self.tc.run(MapTask(**given)),
             "Reference": lambda **given: self.mec.apply(abs, Reference(**given)),
             "MultiEngineClient": MultiEngineClient,
+            "Monitor": Monitor,
+            "ProgramMonitor": ProgramMonitor,
             "TaskClient": TaskClient,
         }
         return made[kind]

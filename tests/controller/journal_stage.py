@@ -285,12 +285,16 @@ class JournalStage:
 
     def _new_client(self) -> SimulatedClient:
         key = next(self._keys)
-        self.journal.began(SimpleNamespace(key=key, token=bytes([key]), role="tc", former=b"", holder=""))
+        self.journal.began(
+            SimpleNamespace(key=key, token=bytes([key]), role="tc", former=b"", holder="", only=None)
+        )
         return SimulatedClient(key, self)
 
     def begin_set(self, token: bytes, former: bytes) -> int:
         key = next(self._keys)
-        self.journal.began(SimpleNamespace(key=key, token=token, role="engine", former=former, holder=""))
+        self.journal.began(
+            SimpleNamespace(key=key, token=token, role="engine", former=former, holder="", only=None)
+        )
         return key
 
     def new_client(self) -> SimulatedClient:

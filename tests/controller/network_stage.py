@@ -186,7 +186,9 @@ class NetworkStage(JournalStage):
             known.end = End(CONTROLLER_RECEIVES[known.role])
         if not resumed:
             self.journal.began(
-                SimpleNamespace(key=known.key, token=known.token, role=known.role, former=line.token, holder="")
+                SimpleNamespace(
+                    key=known.key, token=known.token, role=known.role, former=line.token, holder="", only=None
+                )
             )
         known.line, known.alone_since = line, None
         line.up.clear()

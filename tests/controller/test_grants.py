@@ -135,6 +135,22 @@ def test_the_time_of_a_launch_runs_from_its_first_engine_on() -> None:
     assert enters(grants, grant, 1e6 + 602, known=True)  # who computes may reconnect
 
 
+def test_a_job_that_waits_is_not_hurried_by_who_has_come_and_gone_without_an_engine() -> None:
+    grants = table()
+    grant = grants.launch("slurm-1", 2, 3600.0)
+    grants.all_left(grant, 100.0)
+    assert enters(grants, grant, 100.0 + 7 * 86400)
+
+
+def test_there_is_room_for_all_new_secrets_or_for_none() -> None:
+    grants = table()
+    for _ in range(OPEN - 3):
+        grants.give("monitor", "", 0.0, 60.0)
+    grants.check_room(3)
+    with pytest.raises(ClientError, match=r"1000 furls .*as many as there can be: revoke some"):
+        grants.check_room(4)
+
+
 def test_a_job_that_was_requeued_has_a_day_to_come_back_and_then_its_time_anew() -> None:
     grants = table()
     grant = grants.launch("slurm-1", 1, 3600.0)

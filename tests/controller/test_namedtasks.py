@@ -58,9 +58,13 @@ class World:
         self.farm.want_tasks(SET, 100)
         self.flush()
 
-    def begin(self, key: int, role: str) -> None:
+    def begin(self, key: int, role: str, holder: str = "", only: frozenset[int] | None = None) -> None:
         former = bytes([key]) if self.heard else b""
-        self.journal.began(SimpleNamespace(key=key, token=bytes([key]), role=role, former=former, holder=""))
+        self.journal.began(
+            SimpleNamespace(key=key, token=bytes([key]), role=role, former=former, holder=holder, only=only)
+        )
+        if role != "engine":
+            self.farm.limit_to(key, only)
 
     def say(self, client: int, message: Any) -> None:
         self.journal.told(client, message)
@@ -211,10 +215,12 @@ def test_tasks_without_a_name_are_dropped_in_order_and_go_on_otherwise(world: Wo
 
 
 def test_a_client_that_asked_for_it_ends_its_tasks(world: World) -> None:
-    world.say(ALICE, m.TaskOrigin("laptop", "alice", False))
-    world.submit(ALICE, 5, [b"a"], "sweep")
-    world.submit(ALICE, 6, [b"b"], "other", detach=True)
-    world.journal.client_lost(ALICE, orderly=False)
+    carol = 5
+    world.begin(carol, "tc")
+    world.say(carol, m.TaskOrigin("laptop", "carol", False))
+    world.submit(carol, 5, [b"a"], "sweep")
+    world.submit(carol, 6, [b"b"], "other", detach=True)
+    world.journal.client_lost(carol, orderly=False)
     world.flush()
     assert world.names() == ["other"]
 
@@ -269,3 +275,145 @@ def test_they_are_there_after_a_restart() -> None:
     assert world.given, "it runs again, as no set has it"
     world.run()
     assert [each.group for each in world.heard[7] if isinstance(each, m.TasksDone)] == [number]
+
+
+# --- furls that were given out -------------------------------------------------------------------------------
+
+SHARED = 4
+
+
+@pytest.mark.parametrize(("engines", "runs"), [({5}, False), ({0, 5}, True), ({}, False)], ids=str)
+@pytest.mark.parametrize("is_gone", [False, True], ids=["away", "gone"])
+def test_the_bounds_of_a_furl_hold_after_a_restart(engines: set[int], runs: bool, is_gone: bool) -> None:
+    """Its holder has vanished, or has not come back: its tasks run on the engines of its furl only."""
+    world = World(True)
+    world.farm.want_tasks(SET, 0)
+    world.begin(SHARED, "tc", "ab12", frozenset(engines))
+    world.submit(SHARED, 5, [b"a", b"b"], "sweep")
+    if is_gone:
+        world.journal.client_lost(SHARED, orderly=False)
+    world.flush()
+    assert world.given == []
+    world.start()
+    world.now += 1000
+    world.flush()
+    assert bool(world.given) is runs
+
+
+def test_who_holds_another_furl_is_a_stranger_after_a_restart_too() -> None:
+    """Also if its client has never said who it is."""
+    world = World(True)
+    world.begin(SHARED, "tc", "ab12")
+    world.submit(SHARED, 5, [b"a"], "theirs")
+    world.submit(ALICE, 5, [b"a"], "ours")
+    world.start()
+    assert world.names(SHARED) == ["theirs"]
+    assert world.names(BOB) == ["ours"]
+
+
+def test_tasks_of_a_furl_that_has_ended_are_cancelled(world: World) -> None:
+    for key in (SHARED, SHARED + 1, SHARED + 2):
+        world.begin(key, "tc", "ab12" if key != SHARED + 2 else "other")
+    world.submit(SHARED, 5, [b"a", b"b"], "sweep")
+    running = world.given[:]
+    world.farm.want_tasks(SET, 0)
+    for key in (SHARED, SHARED + 1, SHARED + 2, ALICE):
+        world.submit(key, 6, [b"c"], f"waits-{key}")
+    assert world.journal.named.holders() == {"tc", "tc ab12", "tc other"}
+    world.journal.client_lost(SHARED, orderly=False)
+    world.journal.named.dismissed(SHARED + 1)
+    world.journal.client_lost(SHARED + 1, orderly=False)
+    world.journal.named.furl_ended("tc ab12")
+    world.flush()
+    world.given = running
+    world.run()
+    world.farm.want_tasks(SET, 100)
+    world.flush()
+    assert world.journal.named.holders() == {"tc", "tc other"}
+    assert sum(packed.count(each.indices) for each in world.given) == 2, "those of others run"
+    if world.journalled:
+        world.now += 1
+        world.flush()
+        assert {row.client for row in world.store.contents.groups} == {SHARED + 2, ALICE}
+        assert {row.client for row in world.store.contents.bundles} == {SHARED + 2, ALICE}
+        assert not {SHARED, SHARED + 1} & {row.key for row in world.store.contents.sessions}
+
+
+def test_the_furl_ends_while_its_holder_is_away() -> None:
+    world = World(True)
+    world.farm.want_tasks(SET, 0)
+    world.begin(SHARED, "tc", "ab12")
+    world.submit(SHARED, 5, [b"a"])
+    world.start()
+    world.journal.named.furl_ended("tc ab12")
+    world.now += 1000
+    world.flush()
+    due = world.journal.next_deadline(world.now)
+    assert due is not None
+    assert due <= world.now + 0.02, "it is written soon, also if nothing else happens"
+    world.flush()
+    assert world.given == []
+    assert world.store.contents.groups == []
+
+
+# --- clients that do odd things ------------------------------------------------------------------------------
+
+
+def test_who_submits_is_said_once() -> None:
+    world = World(True)
+    for number in range(50):
+        world.say(ALICE, m.TaskOrigin("laptop", f"alice{number}", True))
+        world.say(BOB, m.TaskOrigin("?", "?", True))
+    world.now += 1
+    world.flush()
+    assert [row.user for row in world.store.contents.origins] == ["alice"]
+
+
+def test_a_name_may_be_used_again_in_the_turn_in_which_it_was_forgotten(world: World) -> None:
+    world.farm.want_tasks(SET, 0)
+    world.submit(ALICE, 5, [b"a"], "sweep")
+    world.journal.named.forget(BOB, m.ForgetTasks(1, "sweep"))
+    world.submit(ALICE, 6, [b"b", b"c"], "sweep")
+    assert [row[:1] + row[4:5] for row in world.journal.named.history(BOB)] == [["sweep", 2]]
+    world.farm.want_tasks(SET, 100)
+    world.flush()
+    world.run()
+    done = [each.group for each in world.heard[ALICE] if isinstance(each, m.TasksDone)]
+    assert done == [6]
+    (number,) = world.follow(BOB, "sweep")
+    assert [each.group for each in world.heard[BOB] if isinstance(each, m.TasksDone)] == [number]
+    if world.journalled:
+        assert [each.groups for each in world.heard[ALICE] if isinstance(each, m.TasksAccepted)] == [[5], [6]]
+
+
+def test_results_are_told_once_to_who_asks_for_a_group_many_times(world: World) -> None:
+    world.submit(ALICE, 5, [b"a"], "sweep")
+    world.run()
+    (number,) = world.follow(BOB, "sweep")
+    world.heard.pop(BOB)
+    world.say(BOB, m.FollowTasks(8, [-number] * 1000))
+    assert [type(each) for each in world.heard[BOB]] == [m.TasksDone, m.Reply]
+    with pytest.raises(ClientError, match="at most 4,096 groups at a time"):
+        world.journal.named.follow(BOB, m.FollowTasks(9, list(range(5000))))
+
+
+def test_results_of_a_client_that_is_there_do_not_fill_the_memory(world: World) -> None:
+    """It has them already, or will get them: what is kept in addition for others is bounded."""
+    for number in range(200):
+        world.submit(ALICE, number, [b"a" * 10], "sweep")
+        world.run()
+        world.say(ALICE, m.TasksFetched([number]))
+    world.farm.want_tasks(SET, 0)
+    world.submit(ALICE, 1000, [b"a"], "sweep")
+    bundle = world.journal.named._bundles.find("tc", "sweep")
+    assert bundle.size <= 1000
+    assert world.names() == ["sweep"]
+    numbers = world.follow(BOB, "sweep")
+    assert len(numbers) == 201
+    told = world.heard[BOB]
+    undone = [each for each in told if isinstance(each, m.TasksUndone)]
+    assert undone
+    assert "the bundle has more results than the controller keeps: see --keep-bytes" in undone[0].text
+    assert len(undone) + sum(isinstance(each, m.TasksDone) for each in told) == 200
+    if world.journalled:
+        assert len(world.store.contents.groups) < 100

@@ -83,7 +83,7 @@ def full() -> Contents:
         [SessionRow(1, b"t" * 16, "tc"), SessionRow(2, b"u" * 16, "mec")], [SetRow(3, b"s" * 16)],
         [FunctionRow(b"k" * 16, bytes(1000))], [GROUP, GroupRow(2**60 + 1, 1, 8, b"m", b"")],
         [END, EndRow(2**60 + 1, b"x", b""), EndRow(2**60, b"later", b"z")],
-        [RecordRow(5, 1, 3, "f é", b"\5\6")], [OriginRow(1, "laptop", "mé", 1, "tc")], [GoneRow(2)],
+        [RecordRow(5, 1, 3, "f é", b"\5\6")], [OriginRow(1, "laptop", "mé", 1, "tc", "0,3")], [GoneRow(2)],
         [BundleRow(2**60, 1, "sweep é", "tc", "laptop", "mé", 1.5e9 + 1 / 3, 0.0)],
     )  # fmt: skip
 

@@ -243,6 +243,28 @@ def test_new_secrets_leave_who_is_connected_and_let_nobody_in_with_the_old_ones(
             MultiEngineClient(str(old["mec"]))
 
 
+def test_secrets_are_replaced_while_clients_compute(tmp_path: Path) -> None:
+    """Under load: tasks run and arrays travel over links that are cut, and nothing is lost or done twice."""
+    with controller(tmp_path) as running, Relay(running.address("tc")) as relay:
+        old = running.furl("tc")
+        with (
+            engines(tmp_path, 2),
+            mec_of(running) as mec,
+            TaskClient(str(Furl(old.fingerprint, (relay.address,), "tc", old.secret))) as tc,
+        ):
+            mec.wait_for_engines(2, WAIT)
+            futures = [tc.submit(pow, number, 2) for number in range(300)]
+            for _ in range(5):
+                mec.rotate()
+                relay.cut_all()
+                futures += [tc.submit(pow, number, 2) for number in range(len(futures), len(futures) + 100)]
+                assert "replaced by a new one" in is_refused(old)
+            assert [future.result(WAIT) for future in futures] == [number**2 for number in range(800)]
+            with TaskClient(str(running.furl_file("tc"))) as new:
+                assert new.submit(abs, -1).result(WAIT) == 1
+        assert "Traceback" not in running.log()
+
+
 def test_with_now_all_others_end(tmp_path: Path) -> None:
     with controller(tmp_path) as running, mec_of(running) as mec, mec_of(running) as other:
         engine, _ = register(running.furl("engine"))
@@ -289,6 +311,24 @@ def test_the_launch_of_engines_ends_and_its_furl_with_it(tmp_path: Path) -> None
         assert is_refused(address) == ""
         mec._calls.session.request(lambda i: m.EndFurls(i, None, "default-1")).result(WAIT)
         assert "has ended: the launch default-1 is over" in is_refused(address)
+
+
+def test_who_has_connected_before_the_end_of_a_launch_registers_no_engine_after_it(tmp_path: Path) -> None:
+    with controller(tmp_path) as running, mec_of(running) as mec:
+        address = launch(running, 2)
+        engine, _ = register(address, 0)
+        with engine, Member(address) as thief, Member(address) as another:
+            thief.ping()
+            another.ping()
+            mec._calls.session.request(lambda i: m.EndFurls(i, None, "default-1")).result(WAIT)
+            thief.say(m.Register([m.EngineInfo(0, 1, "thief", 1)], "", ""))  # a place that nobody has taken
+            assert "has ended: the launch default-1 is over" in thief.hear(m.Goodbye).reason
+            engine.say(m.Goodbye("it ends"))
+            engine.close()
+            wait_until(lambda: mec.get_ids() == [], "the end of the engine", WAIT)
+            another.say(m.Register([m.EngineInfo(0, 0, "thief", 1)], "", ""))  # that of an engine which has left
+            assert "has ended: the launch default-1 is over" in another.hear(m.Goodbye).reason
+            assert mec.get_ids() == []
 
 
 def test_a_job_that_has_ended_leaves_a_furl_that_is_worth_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-# Tests are imported by path (importlib), so the helper beside them is not found otherwise.
+# Tests are imported by path (importlib), so helpers beside them, and beside those of tests/integration that these
+# tests use, are not found otherwise.
+sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from real_slurm import PROGRAMS, Slurm, started

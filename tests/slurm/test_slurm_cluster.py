@@ -91,6 +91,7 @@ def test_a_cancelled_job_is_a_clean_loss(slurm: Slurm, pythons: Callable[[str], 
         assert tc.queue_status()["scheduled"] == 1, "it waits for other engines"
         assert f"job {lost.job} was cancelled" in lost.said("was cancelled")
         lost.said("OK: All processes cleaned up.")
+        lost.process.wait(60)  # by itself: at its very end, a signal of stop() would be its exit code
     finally:
         assert lost.stop() == 0, "it ended as somebody wished"
 

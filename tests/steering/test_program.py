@@ -15,6 +15,7 @@ import pytest
 from ipmpi import steering
 from ipmpi.arrays import published
 from ipmpi.engine.mpi.world import World
+from ipmpi.engine.rank.controlblock import PAUSED
 from ipmpi.errors import ClientError
 from ipmpi.protocol import operations
 from ipmpi.record import Change, Record
@@ -153,3 +154,12 @@ def test_a_tick_that_nobody_asks_anything_of_is_cheap() -> None:
             tick()
         best = min(best, (time.thread_time() - begin) / 2_000)
     assert best < 6e-6
+
+
+@pytest.mark.parametrize(("action", "paused"), [("pause", 1), ("step", 0), ("resume", 0)])
+def test_the_agent_sees_a_change_before_the_client_has_its_answer(action: str, paused: int) -> None:
+    """A client that asks at once where the program is must not be told how it was before."""
+    with steering.attach() as s:
+        s._ticker.words[PAUSED] = 1 - paused
+        s.asked(operations.Steer(action, 10), lambda: None)
+        assert s._ticker.words[PAUSED] == paused

@@ -31,12 +31,14 @@ class CallKeys:
     Args:
         function: what is called.
         ranks: on how many ranks together.
+        restricted: whether the results are opened as plain data only. They have keys of their own: whoever opens
+            everything must not find what an engine has sent to somebody who did not trust it.
 
     Raises:
         TypeError: something that the function uses cannot be compared with that of another process.
     """
 
-    def __init__(self, function: Callable[..., Any], ranks: int = 1) -> None:
+    def __init__(self, function: Callable[..., Any], ranks: int = 1, restricted: bool = False) -> None:
         self._label = label_of(function)
         try:
             of_function = Values().digest(function)
@@ -44,7 +46,7 @@ class CallKeys:
             raise self._refusal(error, f"{' of '.join(error.path) or 'it'}") from None
         except NoState as error:
             raise TypeError(f"{self._begin()}: a module that it uses {error}; {_ADVICE}") from None
-        python = f"{sys.implementation.cache_tag} {ranks}"
+        python = f"{sys.implementation.cache_tag} {ranks}{' plain' if restricted else ''}"
         self._begins = hashlib.blake2b(_FORMAT + of_function + python.encode(), digest_size=SIZE).digest()
 
     def of(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> bytes:

@@ -44,6 +44,18 @@ def installed(name: str) -> str:
     return f"{top} {version} {name}" if version else ""
 
 
+def has(module: str, name: str, value: object) -> bool:
+    """Whether a loaded module has this value by this name.
+
+    Others only say that they are the module's: :func:`functools.wraps` gives the user's function the name of the
+    one inside, and classes that a library has made for the user may bear the library's name.
+    """
+    found: object = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return getattr(found, "__func__", found) is value
+
+
 def contents(name: str) -> bytes:
     """Return a digest of a module of the user, and of those that it refers to.
 

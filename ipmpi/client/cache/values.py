@@ -184,7 +184,7 @@ class Values:
 
     def _of_function(self, function: types.FunctionType) -> bytes:
         known = modules.installed(function.__module__ or "")
-        if known and "<" not in function.__qualname__:
+        if known and modules.has(function.__module__, function.__qualname__, function):
             return _sum(b"installed", known.encode(), function.__qualname__.encode())
         parts = [
             _sum(label.encode("utf-8", "backslashreplace"), self._part(label, value))
@@ -203,7 +203,8 @@ class Values:
 
     def _of_class(self, kind: type) -> bytes:
         known = modules.installed(kind.__module__)
-        if known and "<" not in kind.__qualname__:
+        # A class that was made in C may have no name in its module, and consists of nothing else.
+        if known and (_is_of_c(kind) or modules.has(kind.__module__, kind.__qualname__, kind)):
             return _sum(b"installed", known.encode(), kind.__qualname__.encode())
         parts = [
             _sum(label.encode("utf-8", "backslashreplace"), self._part(label, value))
@@ -304,6 +305,11 @@ _SPECIAL: Final[dict[type, Callable[[Values, Any], bytes]]] = {
     Undefined: Values._of_undefined,
     Reference: Values._refuse_reference,
 }
+
+
+def _is_of_c(kind: type) -> bool:
+    """Whether neither a class nor its bases have code or data in Python, as far as its attributes show."""
+    return "__dict__" not in vars(kind) and "__weakref__" not in vars(kind) and "__slots__" not in vars(kind)
 
 
 def _sum(kind: bytes, *parts: bytes | memoryview) -> bytes:

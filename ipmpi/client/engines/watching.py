@@ -37,7 +37,8 @@ def checked(name: str, every: int, reduce: str | None) -> operations.Watch:
     Raises:
         TypeError, ValueError: an argument cannot be used.
     """
-    given.text(name, "name, of a published value,", 255)
+    if not given.text(name, "name, of a published value,", 255):
+        raise ValueError("name, of a published value, must not be empty")
     count = given.whole_number(every, "every, a number of steps,", 1, MOST_STEPS)
     if reduce is not None and reduce not in REDUCTIONS:
         raise ValueError(

@@ -83,7 +83,7 @@ class CachedCall:
 
     def __init__(self, cache: ResultCache, function: Callable[..., Any], ranks: int, opener: Opener) -> None:
         self._cache = cache
-        self._keys = CallKeys(function, ranks)
+        self._keys = CallKeys(function, ranks, not opener.is_open)
         self._opener = opener
 
     def look(self, future: TaskFuture, args: tuple[Any, ...], kwargs: dict[str, Any], again: bool = False) -> bool:
@@ -221,7 +221,7 @@ def map_cached(
     Returns:
         The results, in the order of the rows. What was computed is in the cache by then, also if a call fails.
     """
-    keys = CallKeys(function, settings.ranks).of_rows(rows)
+    keys = CallKeys(function, settings.ranks, not opener.is_open).of_rows(rows)
     cache.flush()
     found = cache.find(list(dict.fromkeys(keys)))
     values: list[Any] = [_opened(cache, key, found[key], opener) if key in found else _MISSING for key in keys]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import enum
 import functools
 import importlib
+import importlib.metadata
 import itertools
 import os
 import subprocess
@@ -307,6 +309,42 @@ def test_a_function_that_has_run_often_is_the_same() -> None:
     for number in range(5_000):
         function(number)
     assert key_of(function, 1) == before
+
+
+def wrapped(number: int) -> Callable[..., Any]:
+    @functools.wraps(Decimal.from_float)
+    def of_user(x: int) -> int:
+        return x + number
+
+    @functools.wraps(dataclasses.replace)  # of a module in Python
+    def too(x: int) -> int:
+        return of_user(x) + number
+
+    return too
+
+
+def dataclass_made(number: int) -> Callable[..., Any]:
+    kind = dataclasses.make_dataclass("Point", ["x"], namespace={"moved": lambda self: self.x + number})
+    kind.__module__ = "types"  # as Python 3.11 and older have it
+    return lambda x: kind(x).moved()
+
+
+@pytest.mark.parametrize("make", [wrapped, dataclass_made])
+def test_what_bears_the_name_of_a_library_counts_by_its_code(make: Callable[[int], Callable[..., Any]]) -> None:
+    assert key_of(make(1), 1) == key_of(make(1), 1)
+    assert key_of(make(1), 1) != key_of(make(2), 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        dataclasses.replace, functools.partial, functools.partial.__call__, type(iter([])), type(np.sin),
+        type(dataclasses.replace), np.linalg.norm, np.random.Generator, collections.Counter.fromkeys,
+        collections.Counter.most_common, type(None), importlib.metadata.version, enum.Enum, np.dtypes.Float64DType,
+    ],
+)  # fmt: skip
+def test_parts_of_libraries_are_comparable(value: Any) -> None:
+    assert key_of(scaled, value) == key_of(scaled, value)
 
 
 def test_installed_modules_count_by_version(monkeypatch: pytest.MonkeyPatch) -> None:

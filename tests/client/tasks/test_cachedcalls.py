@@ -75,6 +75,38 @@ def test_a_sweep_that_is_run_again_does_the_missing_part_only(client: Make, call
     assert (info.hits, info.misses, info.entries) == (2 + 7, 2 + 1, 8)
 
 
+class Marks:
+    """Calls a function when it is opened."""
+
+    def __reduce__(self) -> Any:
+        return abs, (-1,)
+
+
+def bad(x: int) -> Any:
+    import builtins
+
+    builtins.calls_of_test.append(x)  # type: ignore[attr-defined]
+    return Marks()
+
+
+def test_what_a_safe_client_has_refused_is_found_by_no_other_client(client: Make, calls: list[Any]) -> None:
+    """The folder is for all clusters: one that is not trusted must not reach whoever trusts another."""
+    for call in (lambda tc: tc.submit(bad, 1, cache=True).result(), lambda tc: tc.map(bad, [2, 3], cache=True)):
+        with pytest.raises(SecurityError, match="opens plain data only"):
+            call(client(unpickle="safe"))
+    assert calls == [1, 2, 3]
+    assert client().submit(bad, 1, cache=True).result() == 1
+    assert client().map(bad, [2, 3], cache=True) == [1, 1]
+    assert calls[3:] == [1, 2, 3], "an engine of this client was asked"
+
+
+def test_safe_clients_find_what_safe_clients_have_kept(client: Make, calls: list[Any]) -> None:
+    for _ in range(2):
+        assert client(unpickle="safe").map(double, range(3), cache=True) == [0, 2, 4]
+        assert client(unpickle="safe").submit(double, 7, cache=True).result() == 14
+    assert calls == [0, 1, 2, 7]
+
+
 def test_a_call_with_a_result_needs_no_engine(client: Make, calls: list[Any]) -> None:
     tc = client()
     assert tc.submit(double, 4, cache=True).result() == 8

@@ -161,7 +161,8 @@ def test_a_busy_engine_is_not_waited_for(new_cluster: NewCluster, examined: Exam
 
 
 def test_a_controller_of_another_protocol(new_cluster: NewCluster, examined: Examined, tmp_path: Path) -> None:
-    older = "from ipmpi.protocol.handshake import ListenerHandshake as L\nL.__init__.__defaults__ = ((0,),)\n"
+    older = "from ipmpi.protocol.handshake import ListenerHandshake\nmake = ListenerHandshake.__init__\n"
+    older += "make.__defaults__ = ((0,), *make.__defaults__[1:])\n"
     (tmp_path / "sitecustomize.py").write_text(older)
     new_cluster(PYTHONPATH=f"{tmp_path}:{ROOT}")
     code, found = examined()
