@@ -210,9 +210,11 @@ def look_on(cluster: Cluster) -> None:
             monitor.watch("nothing")
         with pytest.raises(ClientError, match=r"monitor may watch numbers and arrays of NumPy, .* of type list"):
             monitor.watch("table")
-        with monitor.watch("shared", every=10, reduce="max") as most, monitor.watch("shared") as plain:
-            by_step = dict(itertools.islice(plain, 100))
-            seen = [(step, value) for step, value in itertools.islice(most, 20) if step in by_step]
+        with monitor.watch("shared", every=10, reduce="max") as most, monitor.watch("shared", every=10) as plain:
+            by_step = dict(itertools.islice(plain, 20))
+            until = max(by_step)  # they do not begin at the same step
+            there = itertools.takewhile(lambda sample: sample[0] <= until, most)
+            seen = [(step, value) for step, value in there if step in by_step]
         assert seen
         assert all(value == by_step[step] + 2 for step, value in seen)
     with pytest.raises(FurlError, match="monitor"):
