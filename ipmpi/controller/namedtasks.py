@@ -125,6 +125,8 @@ class NamedTasks:
         self._out: list[Effect] = []
         self._look_at = 0.0
         self._is_changed = False
+        self._due: float | None = None
+        """When the next bundle is not kept any longer, by the wall's clock, as of the last look."""
 
     # --- clients ---------------------------------------------------------------------------------------------
 
@@ -303,6 +305,7 @@ class NamedTasks:
         known = self._bundles.group(group.client, group.id)
         if known is None or not known.is_open:
             return
+        self._is_changed = True
         self._bundles.closed(known, group.states.count(SUCCEEDED), self._keep.wall())
         if not known.bundle.open and known.bundle.is_written:
             self._write(known.bundle)
@@ -370,10 +373,12 @@ class NamedTasks:
                 self._tell(wish.client, serial, wanted)
             if wish.request is not None:
                 self._out.append(Send(wish.client, m.Reply(wish.request, None)))
-        if self._is_changed and now >= self._look_at:
+        is_due = self._due is not None and self._due <= self._keep.wall()
+        if (self._is_changed or is_due) and now >= self._look_at:
             self._is_changed = False
             self._look_at = now + EXPIRY_LOOK
             self._expire()
+            self._due = self._bundles.next_expiry(self._keep.seconds)
         for each in self._dropping:
             self._drop(each)
         self._dropping.clear()
@@ -382,11 +387,9 @@ class NamedTasks:
 
     def next_deadline(self, now: float) -> float | None:
         """Return when to call :meth:`flush` if no event occurs."""
-        due = self._bundles.next_expiry(self._keep.seconds)
-        if due is None:
-            return self._look_at if self._is_changed else None
-        self._is_changed = True
-        return max(self._look_at, now + due - self._keep.wall())
+        if self._is_changed:
+            return self._look_at
+        return None if self._due is None else max(self._look_at, now + self._due - self._keep.wall())
 
     def _tell(self, client: int, serial: int, wanted: set[int] | None) -> None:
         """Tell a client the ends of those tasks of a group that it wants (None: all), and go on telling it."""
