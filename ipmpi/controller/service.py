@@ -115,7 +115,15 @@ class ControllerService:
         self.fates = SetFates(self.router, self.losses, self._restarts, self._announce)
         self._engines, self._stopping, self._started = 0, False, time.time()
         self._requests = self._answers()
-        self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
+        self._reports = self._from_sets()
+        self._watches = Watches(loop, self.router.registry, by_key, self._send, self._requests, self._reports)
+        self.entry = Entry(
+            loop, self.sessions, self.router.registry, self._registered, self._announce, self._requests, self._log,
+            self.journal.named,
+        )  # fmt: skip
+
+    def _from_sets(self) -> dict[type[m.Message], Callable[[int, Any], object]]:
+        return {
             m.Output: self.router.output,
             **self.router.debuggers.reports,
             m.Findings: self.inquiries.found,
@@ -127,11 +135,6 @@ class ControllerService:
             m.TaskHolds: self.router.task_holds,
             m.TasksHeld: self.journal.held,
         }
-        self._watches = Watches(loop, self.router.registry, by_key, self._send, self._requests, self._reports)
-        self.entry = Entry(
-            loop, self.sessions, self.router.registry, self._registered, self._announce, self._requests, self._log,
-            self.journal.named,
-        )  # fmt: skip
 
     def _answers(self) -> dict[type[m.Message], Callable[[PeerSession, Any], Any]]:
         return {
