@@ -130,13 +130,26 @@ def failed(pending: PendingResult) -> set[str]:
     return {kind.__name__ for kind, *_ in raised.value.elist}
 
 
+FAILS = """
+import os, time
+note(1)
+while not os.path.exists(path + ".go"):
+    time.sleep(0.01)
+print("before")
+note(1)
+1 / 0
+"""
+
+
 def test_what_ended_while_no_controller_ran_is_told(
     cluster: RealCluster, mec: MultiEngineClient, tmp_path: Path
 ) -> None:
     path = tmp_path / "ran"
     mec.execute(f"path = {str(path)!r}")
-    failing = mec.execute("note(1); print('before'); note(1); 1 / 0", block=False)
+    failing = mec.execute(FAILS, block=False)
     cleared = mec.execute("note(2)", block=False)
+    mec.queue_status()  # answered when it is queued
+    path.with_suffix(".go").touch()
     wait_until(lambda: path.exists() and path.read_text().count("\n") == 4, "both are about to fail")
     cluster.kill()
     assert failed(failing) == {"ZeroDivisionError"}
