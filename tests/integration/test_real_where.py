@@ -84,6 +84,8 @@ def test_a_task_is_found_by_its_name(cluster: Cluster, tmp_path: Path) -> None:
 
     future = tc.submit(simulate, fifo)
     assert wait_for(lambda: "simulate, " in str(mec.where()), 10), mec.where()
+    # It is named when it begins, and only then is it imported and called.
+    assert wait_for(lambda: any(s.frames and s.frames[0].function == "simulate" for s in mec.where().values()), 10)
     (stack,) = [stack for stack in mec.where().values() if stack.state == "running"]
     assert stack.frames[0].function == "simulate"
     with open(fifo, "wb", buffering=0) as byte:

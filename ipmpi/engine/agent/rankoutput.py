@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from ... import limits
@@ -128,7 +128,14 @@ class RankOutput:
 
     def drain(self) -> None:
         """Read what is in the pipes of commands now."""
-        for kind in (m.STDOUT, m.STDERR) if self._files else ():
+        self._drain((m.STDOUT, m.STDERR))
+
+    def drain_all(self) -> None:
+        """Read what is in all pipes now, also what was printed while no command ran."""
+        self._drain(range(len(self._files)))
+
+    def _drain(self, kinds: Iterable[int]) -> None:
+        for kind in kinds if self._files else ():
             for _ in range(2):  # a pipe that is filled again meanwhile shall not hold up others
                 if self._read(kind) < _READ:
                     break

@@ -54,6 +54,8 @@ class SetOutput:
 
     def log_of(self, ranks: Iterable[int], most: int) -> dict[int, bytes]:
         """The last ``most`` bytes that each of these ranks of this node has printed while no command ran."""
+        for output in self._ranks:
+            output.drain_all()  # pipes are left alone for a moment after something has come
         parts: dict[int, list[bytes]] = {rank: [] for rank in ranks}
         left = dict.fromkeys(parts, most)
         for rank, data in reversed(self._log):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ipmpi.engine.agent.rankoutput import RankOutput
+from ipmpi.engine.agent.setoutput import SetOutput
 from ipmpi.protocol import messages as m
 
 
@@ -99,3 +100,15 @@ def test_what_comes_without_a_command_is_a_note(world: World) -> None:
     world.output.begin(1)
     world.output.end()
     assert (world.notes, world.told) == ([b"left behind\n"], [])
+
+
+def test_the_log_has_what_is_in_the_pipes_although_they_are_left_alone(world: World) -> None:
+    """Who asks for the log gets all that was printed before, also in the moment after something was read."""
+    output = SetOutput(world.loop, lambda message: None)
+    output.add_rank(world.output)
+    world.output._note = lambda data: output.noted(3, data)
+    os.write(world.write_ends[2], b"task 0\n")
+    world.loop.files[world.read_ends[2]](0)
+    assert not world.is_watched(2)
+    os.write(world.write_ends[2], b"task 1\n")
+    assert output.log_of([3], 100) == {3: b"task 0\ntask 1\n"}
