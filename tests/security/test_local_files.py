@@ -176,7 +176,7 @@ def test_a_controller_without_a_free_descriptor_loses_the_link_and_no_more(tmp_p
         os.close(descriptor)
         scene.client.until(lambda: scene.client.is_ended)
         assert running.is_alive()
-        assert "no descriptor is left" in running.log()
+        wait_until(lambda: "no descriptor is left" in running.log(), "its log")
 
 
 def resource_limit(pid: int, files: int) -> None:
