@@ -29,7 +29,10 @@ LOOK: Final = 30.0
 """Seconds between two looks at the clock while a furl will end: a suspended machine's timers stand still."""
 
 SAVE_WITHIN: Final = 0.5
-"""Seconds until changes are saved: all engines of a launch without MPI take their places one by one."""
+"""Seconds until it is saved what was used: all engines of a launch without MPI take their places one by one.
+
+What was given out, ended or replaced is saved before the answer, see :meth:`Entry._decided`.
+"""
 
 
 AFTER_JOB: Final = 120.0
@@ -239,8 +242,7 @@ class Entry:
         """Return the furl of a launch; see :meth:`Grants.launch`."""
         lasts = None if seconds is None else seconds + AFTER_JOB
         grant = self.grants.launch(name, places, lasts, local=local, again=again)
-        self._changed()
-        self.save_now()  # engines keep this furl, and the controller may be killed before the time for it has come
+        self._decided()
         return self._doors["engine"].furl("engine", self.grants.secret_of(grant))
 
     def end_launch(self, name: str) -> list[str]:
@@ -248,7 +250,7 @@ class Entry:
         found = [each for each in self.grants.open if each.role == "engine" and each.note == name]
         for grant in found:
             self.grants.end(grant, f"the launch {name} is over")
-        self._changed()
+        self._decided()
         return [grant.id for grant in found]
 
     # --- clients ---------------------------------------------------------------------------------------------
@@ -312,7 +314,7 @@ class Entry:
         engines = None if message.engines is None else tuple(message.engines)
         bounds = Bounds(message.tasks, message.size, engines)
         grant = self.grants.give(role, message.note, self._now(), seconds, bounds)
-        self._changed()
+        self._decided()
         self._look()
         self._log(f"a furl was given out: {grant.id}, role {role}")
         return [grant.id, str(self._doors[role].furl(role, self.grants.secret_of(grant)))]
@@ -327,7 +329,7 @@ class Entry:
             self.grants.end(grant, "it was revoked")
             self._log(f"the furl {grant.id} was revoked")
         self._close(found)
-        self._changed()
+        self._decided()
         return [grant.id for grant in found]
 
     def _replace(self, session: PeerSession, message: m.ReplaceSecrets) -> list[tuple[str, str]]:
@@ -354,7 +356,7 @@ class Entry:
                 theirs = self._sessions.by_key.get(key)
                 if grant in retired and theirs is not None and key != session.key:
                     self._dismiss(theirs, f"the furl for the role {grant.role!r} was replaced by a new one")
-        self._changed()
+        self._decided()
         return written
 
     # --- the clock -------------------------------------------------------------------------------------------
@@ -378,6 +380,11 @@ class Entry:
             self._save_timer = self._loop.call_later(SAVE_WITHIN, self.save_now, self._loop.report)
         if self._look_timer is None and self.grants.next_end() is not None:
             self._look()
+
+    def _decided(self) -> None:
+        """Save at once: who is answered acts on it, and the controller may be killed right after the answer."""
+        self._changed()
+        self.save_now()
 
     def close(self) -> None:
         """The controller stops, and has told its engines to end: no launch will come back."""

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +372,25 @@ def test_real_engines_of_a_launch_come_back_to_a_controller_that_was_killed(tmp_
                 assert "no place is left" in _registers(furl.load(tmp_path / "security" / "ipengine-1.furl"))
     finally:
         first.stop(9)
+
+
+def test_what_was_said_of_furls_holds_though_the_controller_is_killed_at_that_moment(tmp_path: Path) -> None:
+    ports = ["--client-port", str(free_port()), "--engine-port", str(free_port())]
+
+    def told_before_the_end(call: Callable[[MultiEngineClient], Any]) -> Any:
+        running = Controller(tmp_path, [*LOOPBACK, *ports])
+        try:
+            with mec_of(running) as mec:
+                answer = call(mec)
+                running.stop(9)
+                return answer
+        finally:
+            running.stop(9)
+
+    made = told_before_the_end(lambda mec: mec.share("monitor"))
+    assert told_before_the_end(lambda mec: mec.revoke(made.id)) == [made.id]
+    with controller(tmp_path, [*LOOPBACK, *ports]):
+        assert f"this furl ({made.id}) has ended: it was revoked" in is_refused(Furl.parse(made.furl))
 
 
 def _registers(address: Furl) -> str:
