@@ -28,6 +28,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.ids": (0, "foundation"),
     "ipmpi.launchfolder": (0, "foundation"),
     "ipmpi.limits": (0, "foundation"),
+    "ipmpi.locks": (0, "foundation"),
     "ipmpi.memory": (0, "foundation"),
     "ipmpi.namedigest": (0, "foundation"),
     "ipmpi.numerals": (0, "foundation"),

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 from ... import furl
 from ...environment.filesystems import mounts, network_type
 from ...errors import SecurityError
+from ...locks import locked
 from ...protocol.frames import Buffer
 
 FILE: Final = "results.sqlite"
@@ -81,7 +82,7 @@ class Store:
 
     Raises:
         SecurityError: others could read or exchange the file.
-        FurlError: it cannot be created.
+        FurlError: it is no file.
     """
 
     def __init__(self, folder: Path, most: int, clock: Callable[[], float] = time.time) -> None:
@@ -200,24 +201,30 @@ class Store:
             except _FAILURES as error:
                 if not _is_damage(error):
                     raise
-                self._start_anew(error)
+                with locked(self.path.parent):
+                    self._start_anew(error)
                 raise sqlite3.DatabaseError(str(error)) from error
 
     def _open(self) -> None:
         folder = self.path.parent
         _check_folder(folder)
-        if not self.path.exists():
-            furl.write_private(self.path, b"")
-        furl.check_private(self.path)
-        try:
-            self._connect(folder)
-        except _FAILURES as error:
-            if not _is_damage(error):
-                self._close()
-                raise
-            self._start_anew(error)
-            furl.write_private(self.path, b"")
-            self._connect(folder)
+        with locked(folder):  # another client may be about to make the file, or to make it anew
+            self._create()
+            furl.check_private(self.path)
+            try:
+                self._connect(folder)
+            except _FAILURES as error:
+                if not _is_damage(error):
+                    self._close()
+                    raise
+                self._start_anew(error)
+                self._create()
+                self._connect(folder)
+
+    def _create(self) -> None:
+        """Make the file if there is none: never in the place of one that another client may have opened."""
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _connect(self, folder: Path) -> None:
         connection = sqlite3.connect(

@@ -19,7 +19,7 @@ from ipmpi.errors import FurlError, SecurityError
 from ipmpi.furl import FILES, default_furl_file, read_private, security_dir, write_private
 from ipmpi.launch.cluster import records
 from ipmpi.launch.cluster.records import ClusterRecord
-from ipmpi.launch.processes.locks import locked
+from ipmpi.locks import locked
 
 _EARLIER: Final = ".earlier"
 _COPIED: Final = ".copied.json"

@@ -27,10 +27,10 @@ import msgspec
 from ipmpi.errors import FurlError, LauncherError, SecurityError
 from ipmpi.furl import CLUSTER_NAME, GRANTS, NAME_RULE, cluster_furl_file, ipython_dir, read_private, write_private
 from ipmpi.launch.cluster.launchfurl import PREFIX
-from ipmpi.launch.processes.locks import locked
 from ipmpi.launch.processes.machine import can_see, identity
 from ipmpi.launch.processes.process import birth
 from ipmpi.limits import KIB
+from ipmpi.locks import locked
 
 DEFAULT_NAME: Final = "default"
 ROLES: Final[Mapping[str, str]] = {

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,20 @@ def test_several_processes_write_and_read_at_once(tmp_path: Path) -> None:
     store = Store(folder, MUCH)
     assert len(of(store, *range(600))) == 600
     assert store.size() == (600, 600 * (61 + OVERHEAD))
+
+
+def test_clients_that_make_the_file_at_the_same_moment_share_it(tmp_path: Path) -> None:
+    clients = 6
+    for attempt in range(10):
+        folder, together = tmp_path / f"cache-{attempt}", threading.Barrier(clients)
+
+        def first_result(number: int, folder: Path = folder, together: threading.Barrier = together) -> None:
+            together.wait(60)
+            Store(folder, MUCH).add([(key(number), b"%d" % number)])
+
+        with ThreadPoolExecutor(clients) as threads:
+            assert list(threads.map(first_result, range(clients))) == [None] * clients
+        assert of(Store(folder, MUCH), *range(clients)) == {number: b"%d" % number for number in range(clients)}
 
 
 def test_several_threads_use_one_cache(tmp_path: Path) -> None:
