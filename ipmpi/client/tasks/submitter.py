@@ -23,10 +23,10 @@ from ...errors import KernelError, TaskAborted, internal_error
 from ...protocol import messages as m
 from ...protocol.frames import Buffer, size_of
 from ...protocol.packed import count, pack, unpack
+from ...username import user_name
 from ..session.failures import kernel_error
 from ..session.functions import Definition, FunctionCache
 from ..session.opening import Opener
-from ..session.username import user_name
 from ..session.waiting import SessionFuture, check_waiting
 from .payloads import Payload
 from .resulthandlers import ResultBatch, ResultHandler, ResultsHandler
