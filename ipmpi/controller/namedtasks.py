@@ -19,9 +19,8 @@ import msgspec
 
 from .. import limits
 from ..errors import ClientError, JournalDamaged
-from ..journal.rows import BundleRow, Change, DropBundle, EndRow, OriginRow
+from ..journal.rows import BundleRow, Change, DropBundle, EndRow, OriginRow, engines_text
 from ..protocol import messages as m, packed
-from ..protocol.frames import Buffer
 from .bundles import UNKNOWN, Bundle, BundleGroup, Bundles, Origin
 from .effects import Effect, Forward, Send
 from .farm.farm import Farm
@@ -33,8 +32,6 @@ EXPIRY_LOOK: Final = 1.0
 
 RESUMED: Final = 4096
 """Groups in one answer to ResumeTasks: with their labels they fit into MESSAGE."""
-
-ALL: Final = "all"
 
 _LOST: Final = (
     "the result of this task was given to the client that had submitted it, and is not kept: submit with name= to "
@@ -94,7 +91,7 @@ def holder_of(role: str, furl: str) -> str:
 class _Client(NamedTuple):
     holder: str
     origin: Origin
-    engines: str = ALL
+    engines: Collection[int] | None = None
 
 
 _STRANGER: Final = _Client("", UNKNOWN)
@@ -134,7 +131,7 @@ class NamedTasks:
         self, client: int, holder: str, origin: Origin = UNKNOWN, only: Collection[int] | None = None
     ) -> None:
         """A client is there, which holds this furl; its tasks run on the engines in ``only`` (None: on all)."""
-        self._clients[client] = _Client(holder, origin, ALL if only is None else ",".join(map(str, sorted(only))))
+        self._clients[client] = _Client(holder, origin, only)
 
     def origin(self, client: int, message: m.TaskOrigin) -> None:
         """A client says who it is, once."""
@@ -146,7 +143,7 @@ class NamedTasks:
     def row(self, client: int) -> OriginRow:
         """Return what a journal has of a client that is there."""
         holder, (host, user, detach), engines = self._who(client)
-        return OriginRow(client, host, user, int(detach), holder, engines)
+        return OriginRow(client, host, user, int(detach), holder, engines_text(engines))
 
     def holders(self) -> set[str]:
         """Return who has tasks here, as :func:`holder_of` names them."""
@@ -491,8 +488,3 @@ def _renamed(message: Ends, group: BundleGroup | None) -> Ends:
     """Return a message about ends of tasks as a follower gets it."""
     assert group is not None
     return msgspec.structs.replace(message, group=-group.serial)
-
-
-def total(body: Iterable[Buffer]) -> int:
-    """Return the number of bytes of a body."""
-    return sum(len(each) for each in body)

@@ -12,7 +12,6 @@ from ..protocol import messages as m
 from .bundles import UNKNOWN, Origin
 from .farm.recovery import Ends
 from .keptgroups import Kept
-from .namedtasks import ALL
 from .service import ControllerService
 from .taskjournal import RECOVERY, TaskJournal
 
@@ -29,7 +28,7 @@ def restore(contents: Contents, service: ControllerService, now: float, log: Cal
     roles = {row.key: row.role for row in contents.sessions if sessions.knows(row.role)}
     clients = set(roles) - gone
     origins = {row.client: Origin(row.host, row.user, bool(row.detach)) for row in contents.origins}
-    only = {row.client: engines_of(row.engines) for row in contents.origins}
+    only = {row.client: row.only for row in contents.origins}
     for client, engines in only.items():
         journal.farm.limit_to(client, engines)
     holders = roles | {row.client: row.holder for row in contents.origins if row.client in roles}
@@ -58,14 +57,6 @@ def restore(contents: Contents, service: ControllerService, now: float, log: Cal
             f"restored from the journal: {len(clients)} clients, {tasks} tasks in {len(kept)} groups; "
             f"{len(contents.sets)} engine sets may come back"
         )
-
-
-def engines_of(text: str) -> frozenset[int] | None:
-    """Return the engines that an origin has; raises JournalDamaged."""
-    try:
-        return None if text == ALL else frozenset(map(int, text.split(",") if text else ()))
-    except ValueError:
-        raise JournalDamaged(f"the journal has {text[:40]!r} where numbers of engines must be") from None
 
 
 def _restore_groups(contents: Contents, holders: dict[int, str], journal: TaskJournal) -> tuple[list[Kept], int]:

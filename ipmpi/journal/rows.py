@@ -6,8 +6,13 @@ bytes that the journal does not look into.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from ..errors import JournalDamaged
+
+_ALL: Final = "all"
 
 
 class SessionRow(NamedTuple):
@@ -64,6 +69,7 @@ class OriginRow(NamedTuple):
     """Who submits the tasks of a client's session, with which furl, and whether they go on without it (1).
 
     ``engines``: ids of those that the tasks may run on, such as "0,1,2"; "all" if they may run on any.
+    :func:`engines_text` makes it, and :attr:`only` reads it.
     """
 
     client: int
@@ -72,6 +78,22 @@ class OriginRow(NamedTuple):
     detach: int
     holder: str
     engines: str
+
+    @property
+    def only(self) -> frozenset[int] | None:
+        """The engines that the tasks may run on, None for all; raises JournalDamaged."""
+        try:
+            ids = self.engines.split(",") if self.engines else ()
+            return None if self.engines == _ALL else frozenset(map(int, ids))
+        except ValueError:
+            raise JournalDamaged(
+                f"the journal has {self.engines[:40]!r} where numbers of engines must be"
+            ) from None
+
+
+def engines_text(only: Collection[int] | None) -> str:
+    """Return the ``engines`` of an :class:`OriginRow`; None for all."""
+    return _ALL if only is None else ",".join(map(str, sorted(only)))
 
 
 class GoneRow(NamedTuple):
