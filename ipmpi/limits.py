@@ -383,6 +383,9 @@ TASK_NUMBER: Final = 2**31 - 1
 LONGEST: Final = 100 * 366 * 86_400.0
 """Seconds: the largest ``timeout`` or ``expected`` of a task. A century is for ever, and can be computed with."""
 
+FURL_LASTS: Final = 366 * 86_400.0
+"""Seconds: the longest that a furl which was given out can last, a year."""
+
 TASK_GRACE: Final = 3.0
 """Seconds that a task has to end after it was interrupted. Then its end is told, whatever its engine does; that
 one gets no other task before it comes back."""

@@ -13,19 +13,18 @@ from typing import Any, Final
 
 from ipmpi.cli import argtypes
 from ipmpi.client import MultiEngineClient
-from ipmpi.client.engines.sharing import LONGEST
+from ipmpi.client.engines.sharing import MOST
 from ipmpi.environment.walltime import duration, moment
 from ipmpi.errors import LauncherError
 from ipmpi.furl import write_private
 from ipmpi.launch.cluster import defaultfurls, records
 from ipmpi.launch.cluster.records import ClusterRecord
-from ipmpi.limits import MAX_ENGINES
+from ipmpi.limits import FURL_LASTS, MAX_ENGINES
 from ipmpi.ranges import ranges
 
 LASTS: Final = 8 * 3600
 """Seconds that a furl lasts if nothing is said."""
 
-_MOST: Final = 2**53
 _UNITS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _ID: Final = re.compile(r"[a-z2-7]{1,16}", re.ASCII)
 
@@ -93,7 +92,7 @@ def total(text: str) -> int:
     """A number of tasks or bytes: 500, 64k, 2G."""
     found = re.fullmatch(r"([0-9]{1,16})([kmgt]?)", text, re.ASCII | re.IGNORECASE)
     number = int(found[1]) << _UNITS[found[2].lower()] if found else -1
-    if not 0 <= number <= _MOST:
+    if not 0 <= number <= MOST:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number: write 500, 64k, 20M or 2G (powers of 1024)")
     return number
 
@@ -101,7 +100,7 @@ def total(text: str) -> int:
 def lasting(text: str) -> float:
     """Seconds until a furl ends."""
     seconds = float(argtypes.walltime(text))
-    if not 0 < seconds <= LONGEST:
+    if not 0 < seconds <= FURL_LASTS:
         raise argparse.ArgumentTypeError(f"{text[:40]!r}: a furl lasts more than 0 seconds, and at most 366 days")
     return seconds
 

@@ -15,9 +15,7 @@ from typing import Final, NamedTuple
 from ..errors import ClientError
 from ..journal.rows import BundleRow
 from ..protocol import messages as m, packed
-
-UNNAMED: Final = "unnamed-"
-"""With the number of a client: the name of its tasks that were given none."""
+from ..protocol.namedtasks import UNNAMED
 
 NAMES: Final = 10
 """Names that a message about an unknown one lists."""

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import msgspec
 
+from .. import limits
 from ..errors import ClientError, FurlEnded
 from ..protocol.furlkeys import key_of
 from ..protocol.handshake import printable
@@ -34,9 +35,6 @@ OPEN: Final = 1000
 
 REMEMBERED: Final = 1000
 """Ended ones whose holders are told why; others are refused like strangers."""
-
-LONGEST: Final = 366 * 86400.0
-"""Seconds that a grant can last."""
 
 COMES_BACK: Final = 86400.0
 """Seconds in which a job whose engines have all ended may run again: one that was requeued waits in the queue."""
@@ -173,7 +171,7 @@ class Grants:
         Raises:
             ClientError: there are too many, or the role cannot be given.
         """
-        ends = math.inf if seconds is None else now + min(seconds, LONGEST)
+        ends = math.inf if seconds is None else now + min(seconds, limits.FURL_LASTS)
         return self._add(Grant(self._new_id(), role, printable(note, 100), ends=ends, bounds=bounds or Bounds()))
 
     def launch(
@@ -326,7 +324,7 @@ class Grants:
         back = grant.taken.difference(there).intersection(wanted)
         grant.taken = (grant.taken - back) | set(ids)
         if grant.taken.isdisjoint(there):  # the first of them, or the first again
-            grant.ends = math.inf if grant.seconds is None else now + min(grant.seconds, LONGEST)
+            grant.ends = math.inf if grant.seconds is None else now + min(grant.seconds, limits.FURL_LASTS)
         self.changed = True
 
     def all_left(self, grant: Grant, now: float) -> None:

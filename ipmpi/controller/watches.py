@@ -8,13 +8,10 @@ from typing import Any
 from .. import limits
 from ..errors import Backpressure, ClientError
 from ..protocol import messages as m
+from ..protocol.steering import MOST_STEPS, PUBLISHED_NAME, REDUCTIONS
 from ..transport.loop import Loop
 from .registry import Registry
 from .sessions import PeerSession
-
-_REDUCTIONS = ("", "max", "min", "sum", "mean")
-_NAME = 255
-_MOST_STEPS = 1 << 40
 
 
 class Watches:
@@ -71,10 +68,12 @@ class Watches:
         ((program, _),) = self._registry.by_set(self._registry.resolve([message.engine])).items()
         if not self._registry.sets[program].program:
             raise ClientError(f"engine {message.engine} is not a rank of a program that is steered")
-        if not (0 < len(message.name) <= _NAME and 1 <= message.every <= _MOST_STEPS):
-            raise ClientError(f"a watch has a name of 1 to {_NAME} characters, and tells once in 1 step or more")
-        if message.reduce not in _REDUCTIONS:
-            raise ClientError(f"reduce is one of {', '.join(_REDUCTIONS[1:])}, or empty")
+        if not (0 < len(message.name) <= PUBLISHED_NAME and 1 <= message.every <= MOST_STEPS):
+            raise ClientError(
+                f"a watch has a name of 1 to {PUBLISHED_NAME} characters, and tells once in 1 step or more"
+            )
+        if message.reduce not in ("", *REDUCTIONS):
+            raise ClientError(f"reduce is one of {', '.join(REDUCTIONS)}, or empty")
         if message.watch in self._clients:
             raise ClientError("a watch with this number is there already")
         own = sum(1 for key in self._of_monitors.values() if key == session.key)

@@ -7,7 +7,12 @@ negated.
 
 from __future__ import annotations
 
+from typing import Final
+
 from .basemessage import Message
+
+UNNAMED: Final = "unnamed-"
+"""With the number of a client: the name of its tasks that were given none."""
 
 # --- client to controller ---------------------------------------------------------------------------------
 

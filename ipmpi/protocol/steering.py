@@ -5,7 +5,18 @@ A *tick* is the place in the loop of a program where its ranks hear their agents
 
 from __future__ import annotations
 
+from typing import Final
+
 from .basemessage import Message
+
+REDUCTIONS: Final = ("max", "min", "sum", "mean")
+"""What may become of a watched value on all ranks."""
+
+PUBLISHED_NAME: Final = 255
+"""Characters of the name of a published value."""
+
+MOST_STEPS: Final = 1 << 40
+"""More than any program makes."""
 
 
 class HoldRanks(Message, frozen=True, tag=100):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import ClientError
 from ..protocol import rankmessages as rm
+from ..protocol.steering import REDUCTIONS
 from .ticking import NEVER
-
-REDUCTIONS: Final = ("max", "min", "sum", "mean")
 
 
 def _is_plain(value: object) -> bool:
@@ -29,7 +28,8 @@ class Watch(NamedTuple):
         number: its number.
         name: of a published value.
         every: in how many steps it is told once.
-        reduce: one of :data:`REDUCTIONS`, over all ranks and elements; "" for the value of rank 0.
+        reduce: one of :data:`~ipmpi.protocol.steering.REDUCTIONS`, over all ranks and elements; "" for the
+            value of rank 0.
         published: whether it has to be a number or an array of NumPy that the program itself has published: then
             nobody else's code runs, whoever asks.
     """

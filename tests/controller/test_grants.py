@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ipmpi import limits
 from ipmpi.controller import grants as module
-from ipmpi.controller.grants import COMES_BACK, LONGEST, OPEN, Bounds, Grant, Grants, secret_of
+from ipmpi.controller.grants import COMES_BACK, OPEN, Bounds, Grant, Grants, secret_of
 from ipmpi.errors import ClientError, FurlEnded
 from ipmpi.protocol.furlkeys import key_of
 
@@ -246,9 +247,9 @@ def test_no_restart_and_no_clock_makes_a_furl_longer_than_the_time_that_nobody_s
     again = restarted(grants, then, elapsed, now)
     seen = before + max(0.0, elapsed) + after
     slack = 1e-3
-    if seen > min(lasts, LONGEST) + slack:
+    if seen > min(lasts, limits.FURL_LASTS) + slack:
         assert not enters(again, same(again, grant), now + after)
-    elif seen < min(lasts, LONGEST) - slack:
+    elif seen < min(lasts, limits.FURL_LASTS) - slack:
         assert enters(again, same(again, grant), now + after)
 
 

@@ -19,11 +19,8 @@ from ..session.waiting import check_waiting
 ROLES: Final = {"monitor": "monitor", "tasks": "tc"}
 """What a furl is for, in words of users, and its role."""
 
-LONGEST: Final = 366 * 86400.0
-"""Seconds that a furl can last."""
-
 MOST: Final = 2**53
-"""The largest bound of tasks and bytes."""
+"""The largest bound of tasks and bytes, and number of an engine set."""
 
 _IDS: Final = 1000
 
@@ -70,8 +67,10 @@ def share(
             f"role must be 'monitor' (look, and change nothing) or 'tasks' (a TaskClient), not {given.shown(role)}"
         )
     lasts = given.number(seconds, "seconds")
-    if not 0 < lasts <= LONGEST:
-        raise ValueError(f"seconds is more than 0, and at most {LONGEST:.0f} (a year): {given.shown(seconds)}")
+    if not 0 < lasts <= limits.FURL_LASTS:
+        raise ValueError(
+            f"seconds is more than 0, and at most {limits.FURL_LASTS:.0f} (a year): {given.shown(seconds)}"
+        )
     most_tasks, most_bytes = _bound(tasks, "tasks"), _bound(size, "size, a number of bytes,")
     if role == "monitor" and not (most_tasks is None and most_bytes is None):
         raise ClientError("tasks= and size= are bounds of a furl for tasks: a monitor submits none")
@@ -121,7 +120,7 @@ def decide(calls: Calls, what: str, sets: int | Iterable[int] | None) -> list[di
     """List, admit or refuse engine sets that wait; see :meth:`MultiEngineClient.admit`."""
     if sets is not None:
         numbers = [sets] if isinstance(sets, int) else _list(sets, "sets")
-        sets = [given.whole_number(each, "the number of an engine set", 1, 2**53) for each in numbers]
+        sets = [given.whole_number(each, "the number of an engine set", 1, MOST) for each in numbers]
     found: list[dict[str, Any]] = _answered(calls, lambda i: messages.AdmitSets(i, what, sets))
     return found
 

@@ -16,6 +16,7 @@ from ...ids import Ids
 from ...parameters import Declared
 from ...protocol import inquiries, messages, operations
 from ...protocol.inquiries import RankStep
+from ...protocol.steering import MOST_STEPS
 from ...ranges import engines_named
 from ...record import Record
 from ...transport.ssh.ssh import SshSession
@@ -28,7 +29,7 @@ from ..session.ownframes import all_raise_at_call
 from ..session.session import Session
 from . import programs
 from .views import EngineView
-from .watching import MOST_STEPS, Watch, checked, open_watch
+from .watching import Watch, checked, open_watch
 
 TELL_AFTER: Final = 2.0
 """Seconds after which a call says for which ranks it waits."""

@@ -12,16 +12,11 @@ from typing import Any, Final, NamedTuple
 
 from ...errors import ClientError, EngineLost
 from ...protocol import messages, operations
-from ...protocol.steering import Watched
+from ...protocol.steering import MOST_STEPS, PUBLISHED_NAME, REDUCTIONS, Watched
 from ..display.pyplot import axes_for
 from ..session import given
 from ..session.presence import Presence
 from ..session.session import Session
-
-REDUCTIONS: Final = ("max", "min", "sum", "mean")
-"""What may become of a value on all ranks."""
-MOST_STEPS: Final = 1 << 40
-"""More than any program makes."""
 
 KEPT: Final = 20_000
 """Samples that are kept; of more, every second old one is dropped."""
@@ -37,7 +32,7 @@ def checked(name: str, every: int, reduce: str | None) -> operations.Watch:
     Raises:
         TypeError, ValueError: an argument cannot be used.
     """
-    if not given.text(name, "name, of a published value,", 255):
+    if not given.text(name, "name, of a published value,", PUBLISHED_NAME):
         raise ValueError("name, of a published value, must not be empty")
     count = given.whole_number(every, "every, a number of steps,", 1, MOST_STEPS)
     if reduce is not None and reduce not in REDUCTIONS:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ... import limits
 from ...errors import ClientError
 from ...protocol import messages as m, operations
+from ...protocol.namedtasks import UNNAMED
 from ..session import given
 from ..session.functions import Definition
 from ..session.prepared import prepared_here
@@ -89,9 +90,9 @@ def name_of_tasks(name: object) -> str:
     found = given.text(name, "the name of tasks", limits.LABEL)
     if not found.isprintable() or not found.strip():
         raise ValueError(f"the name of tasks must have printable characters only, and some: {given.shown(name)}")
-    if found.startswith("unnamed-"):
+    if found.startswith(UNNAMED):
         raise ValueError(
-            f"names with 'unnamed-' at the beginning are of tasks without a name: {given.shown(name)}"
+            f"names with {UNNAMED!r} at the beginning are of tasks without a name: {given.shown(name)}"
         )
     return found
 
