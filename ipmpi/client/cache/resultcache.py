@@ -107,11 +107,17 @@ class ResultCache:
             self._hits += hits
             self._misses += misses
 
-    def keep_one(self, key: bytes, payload: Payload) -> None:
-        """Write a result, soon; clients of this process find it at once."""
+    def keep_one(self, key: bytes, payload: Payload, is_kept: Callable[[Payload], bool]) -> None:
+        """Write a result, soon, unless ``is_kept`` says in the thread that writes that it is not kept after all.
+
+        Clients of this process find it at once.
+        """
 
         def entries() -> Entries:
-            yield key, payload
+            if is_kept(payload):
+                yield key, payload
+            else:
+                self._unwritten.pop(key, None)
 
         size = len(payload) if isinstance(payload, bytes) else sum(memoryview(each).nbytes for each in payload)
         self._unwritten[key] = payload

@@ -19,7 +19,7 @@ from ..session.functions import Definition, OfThisProgram
 from ..session.opening import Opener
 from .futures import TaskFuture
 from .mapresults import MapResults
-from .payloads import Payload, value_of
+from .payloads import Payload, is_openable, value_of
 from .resulthandlers import ResultBatch
 from .tasktypes import Condition
 from .terms import TaskSettings
@@ -115,7 +115,7 @@ class CachedCall:
         return False
 
     def _keep(self, key: bytes, payload: Payload) -> None:
-        self._cache.keep_one(key, own_copy(payload))
+        self._cache.keep_one(key, own_copy(payload), functools.partial(is_openable, opener=self._opener))
 
 
 class KeptResults:
@@ -125,15 +125,17 @@ class KeptResults:
         cache: where.
         keys: of the calls.
         again: the numbers of calls that occur more than once in the map.
+        opener: what it refuses to open is not kept.
 
     Attributes:
         payloads: the results of these.
     """
 
-    def __init__(self, cache: ResultCache, keys: Sequence[bytes], again: frozenset[int]) -> None:
+    def __init__(self, cache: ResultCache, keys: Sequence[bytes], again: frozenset[int], opener: Opener) -> None:
         self._cache = cache
         self._keys = keys
         self._again = again
+        self._is_kept = functools.partial(is_openable, opener=opener)
         self.payloads: dict[int, Payload] = {}
 
     def batch(self, batch: ResultBatch) -> None:
@@ -143,12 +145,12 @@ class KeptResults:
             self.payloads.update(item for item in _results(batch) if item[0] in self._again)
 
     def _entries(self, batch: ResultBatch) -> list[tuple[bytes, Payload]]:
-        return [(self._keys[number], payload) for number, payload in _results(batch)]
+        return [(self._keys[number], payload) for number, payload in _results(batch) if self._is_kept(payload)]
 
     def large(self, number: int, payload: Payload) -> None:
         """A large result has come; in the session's thread."""
         kept = own_copy(payload)
-        self._cache.keep_one(self._keys[number], kept)
+        self._cache.keep_one(self._keys[number], kept, self._is_kept)
         if number in self._again:
             self.payloads[number] = kept
 
@@ -233,7 +235,7 @@ def map_cached(
     if not places:
         return values
     again = frozenset(number for number, same in enumerate(places.values()) if len(same) > 1)
-    keep = KeptResults(cache, list(places), again)
+    keep = KeptResults(cache, list(places), again, opener)
     missing = [rows[same[0]] for same in places.values()]
     results = caller.stream(caller.define(OfThisProgram(function)), missing, settings, depend, True, keep)
     try:

@@ -59,6 +59,17 @@ def value_of(payload: Payload, opener: Opener = EVERYTHING, engine: int | None =
     return opener.loads([stream, *(bytearray(b) if memoryview(b).readonly else b for b in buffers)], engine)
 
 
+def is_openable(payload: Payload, opener: Opener) -> bool:
+    """Return whether a payload can be opened; one that opens everything is not asked to, as that may run code."""
+    if opener.is_open:
+        return True
+    try:
+        value_of(payload, opener)
+    except Exception:
+        return False
+    return True
+
+
 def failure_of(payload: Buffer, engine: int, opener: Opener = EVERYTHING) -> Exception:
     """Return the exception of a task that failed on ``engine``; see :func:`ipmpi.errors.raisable`."""
     try:

@@ -18,6 +18,7 @@ from thread_farm import ThreadFarm
 from ipmpi.client import TaskClient
 from ipmpi.client.cache.resultcache import ResultCache
 from ipmpi.client.cache.store import FILE
+from ipmpi.client.session.opening import EVERYTHING
 from ipmpi.client.tasks.cachedcalls import KeptResults
 from ipmpi.errors import ClientError, SecurityError
 
@@ -94,6 +95,7 @@ def test_what_a_safe_client_has_refused_is_found_by_no_other_client(client: Make
     for call in (lambda tc: tc.submit(bad, 1, cache=True).result(), lambda tc: tc.map(bad, [2, 3], cache=True)):
         with pytest.raises(SecurityError, match="opens plain data only"):
             call(client(unpickle="safe"))
+        assert client().cache_info().entries == 0
     assert calls == [1, 2, 3]
     assert client().submit(bad, 1, cache=True).result() == 1
     assert client().map(bad, [2, 3], cache=True) == [1, 1]
@@ -172,7 +174,7 @@ def test_a_large_result_is_kept_as_it_came(tmp_path: Path) -> None:
     came = [bytearray(b"stream"), memoryview(bytearray(b"elements"))]
     goes_on = threading.Event()
     cache.keep(1, lambda: iter(() if goes_on.wait(60) else [(key, b"")]))
-    KeptResults(cache, [key], frozenset()).large(0, came)  # type: ignore[arg-type]
+    KeptResults(cache, [key], frozenset(), EVERYTHING).large(0, came)  # type: ignore[arg-type]
     for segment in came:
         segment[:] = bytes(len(segment))
     goes_on.set()
