@@ -19,15 +19,19 @@ class CommandOutput:
 
     Thread-safety: blocks are added in the session's thread; all other methods may be called from any thread.
 
+    Args:
+        is_journalled: whether the controller has a journal, so that another one may tell again what has arrived.
+
     Attributes:
         size: characters of text that have arrived so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_journalled: bool = False) -> None:
+        self._is_journalled = is_journalled
         self._lock = threading.Lock()
         self._blocks: list[Block] = []
         self._came: list[int] = []
-        """What identifies each message's block that has arrived."""
+        """What identifies each message's block that has arrived, if it may come again."""
         self._known: Counter[int] = Counter()
         """Those of which a second one is not shown."""
         self.size = 0
@@ -41,7 +45,8 @@ class CommandOutput:
 
     def add(self, blocks: Sequence[m.OutputBlock]) -> None:
         """More has arrived. What cannot be decoded is left out."""
-        blocks = [block for block in blocks if self._is_new(block)]
+        if self._is_journalled:
+            blocks = [block for block in blocks if self._is_new(block)]
         came = [made for block in blocks if (made := _block(block)) is not None]
         with self._lock:
             self._blocks += came

@@ -132,7 +132,7 @@ class Session:
         self.check()
         body = submission.body
         so_far, sizes = SoFar(submission.targets), [size_of([b]) for b in body]
-        output = CommandOutput()
+        output = CommandOutput(self.is_journalled)
         operation = operations.encode(submission.operation)
         check_text(operation, submission.method)
         targets = None if submission.targets is None else Ids.of(submission.targets)
