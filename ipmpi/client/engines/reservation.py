@@ -8,9 +8,8 @@ from types import TracebackType
 from ...errors import KernelError
 from ...ids import Ids
 from ...protocol import messages
-from ..session.results import wait_until_done
+from ..session.calls import ask
 from ..session.session import Session
-from ..session.waiting import check_waiting
 
 
 class Reservation:
@@ -32,10 +31,8 @@ class Reservation:
         return f"<Reservation of engines {self.engines}>" if self.engines else "<Reservation, not in force>"
 
     def __enter__(self) -> Reservation:
-        check_waiting()
-        answer = self._session.request(lambda i: messages.Reserve(i, self._targets))
-        wait_until_done(answer)
-        self.engines = list(Ids.unpacked(answer.result()))
+        answer = ask(self._session, lambda i: messages.Reserve(i, self._targets))
+        self.engines = list(Ids.unpacked(answer))
         return self
 
     def __exit__(

@@ -11,9 +11,7 @@ from ...protocol import messages
 from ...protocol.losses import LOSS_MODES
 from ...ranges import engines_named
 from ..session import given
-from ..session.calls import Calls
-from ..session.results import wait_until_done
-from ..session.waiting import check_waiting
+from ..session.calls import Calls, ask
 from .snapshots import Restored, Snapshots
 
 START_WITHIN = 120.0
@@ -50,12 +48,9 @@ def restart(
         ClientError: nobody would start some of them again.
         EngineLost: some did not come again in time.
     """
-    check_waiting()
     began = time.monotonic()
     session, patience = calls.session, START_WITHIN if timeout is None else timeout
-    answer = session.request(lambda i: messages.Restart(i, wanted))
-    wait_until_done(answer)
-    ids = list(Ids.unpacked(answer.result()))
+    ids = list(Ids.unpacked(ask(session, lambda i: messages.Restart(i, wanted))))
     missing = session.presence.wait_for(ids, patience)
     if session.failure is not None:
         raise session.failure

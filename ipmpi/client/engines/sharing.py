@@ -10,11 +10,9 @@ from ... import limits
 from ...errors import ClientError
 from ...protocol import messages
 from ..session import given
-from ..session.calls import Calls
-from ..session.results import wait_until_done
+from ..session.calls import Calls, ask
 from ..session.session import Session
 from ..session.targets import Targets, parse_targets
-from ..session.waiting import check_waiting
 
 ROLES: Final = {"monitor": "monitor", "tasks": "tc"}
 """What a furl is for, in words of users, and its role."""
@@ -39,13 +37,6 @@ class SharedFurl:
 
     def __repr__(self) -> str:
         return f"<SharedFurl {self.id}, secret not shown>"
-
-
-def _answered(calls: Calls, make: Any) -> Any:
-    check_waiting()
-    answer = calls.session.request(make)
-    wait_until_done(answer)
-    return answer.result()
 
 
 def _bound(value: Any, what: str) -> int | None:
@@ -76,8 +67,8 @@ def share(
         raise ClientError("tasks= and size= are bounds of a furl for tasks: a monitor submits none")
     ids = None if engines is None else parse_targets(engines)
     words = given.text(note, "note", limits.LINE)
-    answer = _answered(
-        calls, lambda i: messages.GiveFurl(i, ROLES[role], words, lasts, most_tasks, most_bytes, ids)
+    answer = ask(
+        calls.session, lambda i: messages.GiveFurl(i, ROLES[role], words, lasts, most_tasks, most_bytes, ids)
     )
     return SharedFurl(*map(str, answer))
 
@@ -96,7 +87,7 @@ def end_launch(session: Session, name: str) -> None:
 def shared(calls: Calls) -> list[dict[str, Any]]:
     """Return what the controller has given out; see :meth:`MultiEngineClient.shared`."""
     words = {role: word for word, role in ROLES.items()}
-    rows: list[dict[str, Any]] = _answered(calls, messages.ListFurls)
+    rows: list[dict[str, Any]] = ask(calls.session, messages.ListFurls)
     return [{**row, "role": words.get(row["role"], row["role"])} for row in rows]
 
 
@@ -105,7 +96,7 @@ def revoke(calls: Calls, ids: str | Iterable[str] | None) -> list[str]:
     wanted = ids if ids is None else [ids] if isinstance(ids, str) else _list(ids, "ids")
     if wanted is not None:
         wanted = [given.text(each, "the id of a furl", 40) for each in wanted]
-    found: list[str] = _answered(calls, lambda i: messages.EndFurls(i, wanted))
+    found: list[str] = ask(calls.session, lambda i: messages.EndFurls(i, wanted))
     return found
 
 
@@ -113,7 +104,7 @@ def rotate(calls: Calls, now: bool) -> dict[str, str]:
     """Have all furl files replaced; see :meth:`MultiEngineClient.rotate`."""
     if not isinstance(now, bool):
         raise TypeError(f"rotate(now={given.shown(now)}): now is True or False")
-    return {str(role): str(path) for role, path in _answered(calls, lambda i: messages.ReplaceSecrets(i, now))}
+    return {str(role): str(path) for role, path in ask(calls.session, lambda i: messages.ReplaceSecrets(i, now))}
 
 
 def decide(calls: Calls, what: str, sets: int | Iterable[int] | None) -> list[dict[str, Any]]:
@@ -121,7 +112,7 @@ def decide(calls: Calls, what: str, sets: int | Iterable[int] | None) -> list[di
     if sets is not None:
         numbers = [sets] if isinstance(sets, int) else _list(sets, "sets")
         sets = [given.whole_number(each, "the number of an engine set", 1, MOST) for each in numbers]
-    found: list[dict[str, Any]] = _answered(calls, lambda i: messages.AdmitSets(i, what, sets))
+    found: list[dict[str, Any]] = ask(calls.session, lambda i: messages.AdmitSets(i, what, sets))
     return found
 
 

@@ -89,12 +89,17 @@ def combined(
     return whole
 
 
+def ask(session: Session, make: Callable[[int], messages.AnyMessage]) -> Any:
+    """Send a request to the controller and wait for the answer; see :meth:`Session.request`."""
+    check_waiting()
+    answer = session.request(make)
+    wait_until_done(answer)
+    return answer.result()
+
+
 def registered(session: Session) -> list[int]:
     """Ask the controller for the ids of the engines, ascending."""
-    check_waiting()
-    answer = session.request(messages.GetIds)
-    wait_until_done(answer)
-    return sorted(Ids.unpacked(answer.result()))
+    return sorted(Ids.unpacked(ask(session, messages.GetIds)))
 
 
 class Calls:
