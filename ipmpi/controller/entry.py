@@ -274,8 +274,7 @@ class Entry:
     def only(self, key: int) -> frozenset[int] | None:
         """Return the engines that a client may see and use; None for all."""
         grant = self._by_session.get(key)
-        engines = None if grant is None else grant.bounds.engines
-        return None if engines is None else frozenset(engines)
+        return None if grant is None else grant.bounds.engines
 
     def seen(self, key: int, ids: Ids) -> Ids:
         """Return those of these engines that a client may see."""
@@ -311,7 +310,7 @@ class Entry:
                 raise ClientError("the furl of a launch needs its name, and the number of its engines")
             made = self.begin_launch(message.note, message.places, seconds, local=message.local)
             return ["", str(made)]
-        engines = None if message.engines is None else tuple(message.engines)
+        engines = None if message.engines is None else frozenset(message.engines)
         bounds = Bounds(message.tasks, message.size, engines)
         grant = self.grants.give(role, message.note, self._now(), seconds, bounds)
         self._decided()

@@ -64,7 +64,7 @@ class Bounds:
 
     tasks: int | None = None
     size: int | None = None
-    engines: tuple[int, ...] | None = None
+    engines: frozenset[int] | None = None
 
 
 @dataclass(eq=False)
@@ -117,7 +117,7 @@ class _Saved(msgspec.Struct, frozen=True, omit_defaults=True):
     left: float | None = None
     tasks_bound: int | None = None
     size_bound: int | None = None
-    engines: list[int] | None = None
+    engines: frozenset[int] | None = None
     places: int | None = None
     seconds: float | None = None
     local: bool = False
@@ -381,7 +381,7 @@ class Grants:
                 "id": grant.id, "role": grant.role, "note": grant.note,
                 "left": None if grant.ends == math.inf else max(0.0, grant.ends - now),
                 "tasks": [grant.tasks, grant.bounds.tasks], "bytes": [grant.size, grant.bounds.size],
-                "engines": None if grant.bounds.engines is None else list(grant.bounds.engines),
+                "engines": None if grant.bounds.engines is None else sorted(grant.bounds.engines),
                 "places": [len(grant.taken), grant.places],
             }
             for grant in self._open.values()
@@ -394,8 +394,7 @@ class Grants:
         rows = [
             _Saved(
                 each.id, each.role, each.note, None if each.ends == math.inf else each.ends - now,
-                each.bounds.tasks, each.bounds.size,
-                None if each.bounds.engines is None else list(each.bounds.engines),
+                each.bounds.tasks, each.bounds.size, each.bounds.engines,
                 each.places, each.seconds, each.local, each.tasks, each.size, sorted(each.taken), each.over,
                 each.retired,
             )
@@ -426,10 +425,9 @@ class Grants:
             left = math.inf if row.left is None else row.left - max(0.0, elapsed)
             if row.role == "engine" and row.retired is None:
                 left = min(left, COMES_BACK)  # whoever starts its engines will say so again
-            engines = None if row.engines is None else tuple(row.engines)
             grant = Grant(
                 row.id, row.role, row.note, ends=now + left,
-                bounds=Bounds(row.tasks_bound, row.size_bound, engines),
+                bounds=Bounds(row.tasks_bound, row.size_bound, row.engines),
                 places=row.places, seconds=row.seconds, local=row.local, tasks=row.tasks, size=row.size,
                 taken=set(row.taken), retired=row.retired,
             )  # fmt: skip

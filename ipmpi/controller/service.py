@@ -381,7 +381,7 @@ class ControllerService:
         self.journal.began(session)
         self.transfers.endpoint_lost(session)  # of a connection before, if the session is from a journal
         if session.role != "engine":
-            self.farm.limit_to(session.key, self.entry.only(session.key))
+            self.farm.limit_to(session.key, session.only)
             session.connection.send(self.entry.changes(session.key, self._roll.whole()))
 
     def _tell_engines(self) -> None:
