@@ -40,6 +40,10 @@ class Parser(argparse.ArgumentParser):
         half = _MESSAGE // 2
         super().error(message if len(message) <= _MESSAGE else f"{message[:half]} ... {message[-half:]}")
 
+    def add_cluster_name(self, help: str = "which cluster, if there are several") -> None:
+        """Add the name of a cluster, which may be left out."""
+        self.add_argument("name", nargs="?", type=cluster_name, default="", metavar="NAME", help=help)
+
 
 def checked(name: str, parse: Callable[[str], T]) -> Callable[[str], T]:
     """Return a type that calls ``parse`` on a line; its ValueError or KernelError is the error message."""

@@ -37,10 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "stepping and variables, also in what runs there now. Nothing listens on the rank's machine. Other ranks "
         "go on, and wait where they need this one. One editor at a time; when it disconnects, the rank goes on.",
     )
-    p.add_argument(
-        "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
-        help="which cluster, if there are several",
-    )  # fmt: skip
+    p.add_cluster_name()
     which = p.add_mutually_exclusive_group(required=True)
     which.add_argument("--rank", type=argtypes.count_or_none, metavar="RANK", help="the engine of this MPI rank")
     which.add_argument("--engine", type=argtypes.count_or_none, metavar="ID", help="the engine with this id")

@@ -64,10 +64,7 @@ def parser() -> argparse.ArgumentParser:
         "do about each thing that is not as it should be. Useful before a cluster is started, and while it runs. "
         "The exit code is 1 if something does not work.",
     )
-    p.add_argument(
-        "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
-        help="look at this cluster (see ipcluster list; default: the one whose furls have no name)",
-    )  # fmt: skip
+    p.add_cluster_name("look at this cluster (see ipcluster list; default: the one whose furls have no name)")
     p.add_argument(
         "--furl-file", type=argtypes.furl_or_path, default="", metavar="FILE",
         help="look at the controller of this furl (default: ipcontroller-mec.furl in ~/.ipython/security)",

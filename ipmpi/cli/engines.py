@@ -106,10 +106,7 @@ def parser() -> argparse.ArgumentParser:
         "cluster; Ctrl-C ends these engines only. Engines are started as those of the cluster are: on this "
         "machine, or as a job. The options about jobs are those of `ipcluster slurm`.",
     )
-    p.add_argument(
-        "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
-        help="which cluster, if there are several",
-    )  # fmt: skip
+    p.add_cluster_name()
     p.add_argument(
         "--furl-file", type=argtypes.furl_or_path, default="", metavar="FILE",
         help="engines on this machine for the controller of this furl file; - reads the furl from standard "

@@ -40,10 +40,9 @@ def parser() -> argparse.ArgumentParser:
         "or list those that there are. The cluster need not run yet.",
     )
     p.add_argument("action", choices=("install", "remove", "list"), help="what to do")
-    p.add_argument(
-        "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
-        help="of the cluster (default: whichever unnamed cluster was started last when a notebook is opened)",
-    )  # fmt: skip
+    p.add_cluster_name(
+        "of the cluster (default: whichever unnamed cluster was started last when a notebook is opened)"
+    )
     p.add_argument(
         "--display-name", type=argtypes.line, default="", metavar="TEXT",
         help='what Jupyter shows (default: "ipmpi: NAME")',

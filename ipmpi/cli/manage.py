@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ipmpi.cli import argtypes
 from ipmpi.cli.growing import GrowingFiles
+from ipmpi.cli.printing import show_table
 from ipmpi.client import MultiEngineClient
 from ipmpi.environment.walltime import clock
 from ipmpi.errors import KernelError, LauncherError
@@ -51,10 +52,7 @@ def parser(command: str = "list") -> argparse.ArgumentParser:
     """The command line."""
     p = argtypes.Parser(prog=f"ipcluster {command}", description=_PURPOSES[command])
     if command != "list":
-        p.add_argument(
-            "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
-            help="which cluster, if there are several",
-        )  # fmt: skip
+        p.add_cluster_name()
     if command in ("list", "status"):
         p.add_argument("--json", action="store_true", help="print it as JSON")
     if command == "stop":
@@ -82,10 +80,7 @@ def _list(parsed: argparse.Namespace) -> int:
     if not there:
         print("No cluster is known. Start one with: ipcluster -n 4")
         return 0
-    rows = [("NAME", "KIND", "ENGINES", "STATE", "SINCE", "HOST", "JOBS"), *map(_row, there)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(f"{cell:{width}s}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    show_table([("NAME", "KIND", "ENGINES", "STATE", "SINCE", "HOST", "JOBS"), *map(_row, there)])
     print("\nTo connect:")
     for record in there:
         if not record.is_addition:

@@ -1,4 +1,4 @@
-"""Printing of reports, also to pipes that are closed early, as by ``| head``."""
+"""Printing of tables and reports, also to pipes that are closed early, as by ``| head``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ def show(text: str) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def show_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of texts, the first of which are the names of the columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def show_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:

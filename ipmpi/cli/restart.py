@@ -47,10 +47,7 @@ def parser() -> argparse.ArgumentParser:
         description="End the controller of a cluster, even if it does not react, and start it again with the same "
         "furls. Engines keep their names and what they run, and clients go on.",
     )
-    p.add_argument(
-        "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
-        help="which cluster, if there are several",
-    )  # fmt: skip
+    p.add_cluster_name()
     return p
 
 

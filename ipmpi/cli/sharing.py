@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipmpi.cli import argtypes
+from ipmpi.cli.printing import show_table
 from ipmpi.client import MultiEngineClient
 from ipmpi.client.engines.sharing import MOST
 from ipmpi.environment.walltime import duration, moment
@@ -40,10 +41,7 @@ def main(command: str, words: Sequence[str]) -> int:
 def parser(command: str = "share") -> argparse.ArgumentParser:
     """The command line."""
     p = argtypes.Parser(prog=f"ipcluster {command}", description=_PURPOSES[command])
-    p.add_argument(
-        "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
-        help="which cluster, if there are several",
-    )  # fmt: skip
+    p.add_cluster_name()
     if command == "share":
         _add_bounds(p)
     if command == "revoke":
@@ -169,10 +167,7 @@ def _list(rows: list[dict[str, Any]], as_json: bool) -> int:
     if not rows:
         print("No furl has been given out. To give one to a colleague: ipcluster share NAME --for 2h")
         return 0
-    cells = [("ID", "ROLE", "ENDS IN", "USED", "ENGINES", "FOR"), *map(_row, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        print("  ".join(f"{cell:{width}s}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    show_table([("ID", "ROLE", "ENDS IN", "USED", "ENGINES", "FOR"), *map(_row, rows)])
     return 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ipmpi import limits
 from ipmpi.cli import argtypes
+from ipmpi.cli.printing import show_table
 from ipmpi.client import MapResults, NamedTasks, TaskClient
 from ipmpi.client.tasks.futures import cancel_all
 from ipmpi.errors import LauncherError, text_of
@@ -94,9 +95,7 @@ def _list(found: list[NamedTasks]) -> int:
         counts = map(str, (each.waiting, each.running, each.done, each.failed))
         when, who = f"{each.submitted:%Y-%m-%d %H:%M}", f"{each.user}@{each.host}"
         rows.append((each.name, when, who, *counts, "there" if each.is_there else "gone"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    show_table(rows)
     return 0
 
 

@@ -17,10 +17,7 @@ def parser() -> argparse.ArgumentParser:
         description="Show in which function and line the engines of a cluster are, equal places once. Their node "
         "agents read it, so it does not matter whether the engines hang, or hold the interpreter in C code.",
     )
-    p.add_argument(
-        "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
-        help="which cluster, if there are several",
-    )  # fmt: skip
+    p.add_cluster_name()
     p.add_argument("--all", action="store_true", help="show all functions that each engine is in")
     p.add_argument(
         "--native", action="store_true",

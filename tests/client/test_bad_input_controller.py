@@ -23,7 +23,7 @@ def cluster() -> Iterator[InProcess]:
 def world(cluster: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # where no furl file is
     world = World.__new__(World)
-    world.mec, world.tc = cluster.mec(), cluster.tc()
+    world.mec, world.tc, world.session = cluster.mec(), cluster.tc(), cluster.session("monitor")  # type: ignore[assignment]
     world.mec.push({"a": 1, "b": 2})
     world.tc.run(StringTask("1"))
     return world
@@ -41,3 +41,4 @@ def test_a_controller_lives_through_all_that_is_wrong(cluster: InProcess, world:
     assert cluster.registered() == 4
     world.mec.close()
     world.tc.close()
+    world.session.close()
