@@ -109,7 +109,7 @@ class Journal:
         self.path = path
         new = not path.exists()
         if new:
-            furl.write_private(path, b"")
+            furl.create_private(path)
         else:
             furl.check_private(path)
         self._database = sqlite3.connect(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ipmpi import furl
 from ipmpi.errors import ControllerStartError, JournalDamaged, JournalFull, SecurityError
 from ipmpi.journal.rows import (
     BundleRow,
@@ -162,6 +163,32 @@ def test_a_second_controller_is_refused(journal: Journal, path: Path, monkeypatc
     with pytest.raises(ControllerStartError, match="another process has the journal"):
         Journal(path)
     journal.commit([END])
+
+
+def test_controllers_that_begin_a_journal_at_once_share_one_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one makes the file at the very moment at which the first is about to."""
+    monkeypatch.setattr("ipmpi.journal.store._LOCK_WAITS", 0.1)
+    others: list[Journal] = []
+    real = furl._open_folder
+
+    def overtaken(folder: Path) -> int:
+        if not others:
+            others.append(None)  # type: ignore[arg-type]
+            others[0] = Journal(path)
+        return real(folder)
+
+    monkeypatch.setattr(furl, "_open_folder", overtaken)
+    with pytest.raises(ControllerStartError, match="another process has the journal"):
+        Journal(path)
+    other = others[0]
+    other.load()
+    other.commit([GROUP])
+    other.close()
+    again = Journal(path)
+    assert again.load().groups == [GROUP]
+    again.close()
 
 
 def test_another_format_is_refused(path: Path) -> None:
