@@ -10,16 +10,18 @@ import signal
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ipmpi.bench import bulk, cluster, machine, report, workloads
-from ipmpi.bench.__main__ import PARTS, Run, main, parse_size, parser
+from ipmpi.bench import bulk, cluster, limits, machine, report, scale, workloads
+from ipmpi.bench.__main__ import PARTS, Run, main, parse_counts, parse_size, parser
 from ipmpi.bench.farm import MOST, TRIAL, count_for
 from ipmpi.bench.figures import from_times, greedy_bound, single
 from ipmpi.bench.goals import BIG_BYTES, GOAL_BYTES, GOAL_ENGINES, GOALS, Goal, goal_for
+from ipmpi.bench.shares import share_table, shares
 from ipmpi.bench.timing import TookTooLong, limited, sample
 from ipmpi.launch.processes.mpi import find_mpi
 
@@ -171,6 +173,111 @@ def test_everything_goes_into_the_json() -> None:
     assert told["options"]["n"] == 4
 
 
+# --- Limits and growth ------------------------------------------------------------------------------------------
+
+
+def limit(key: str, unit: str, value: float) -> Any:
+    return single(key, f"the limit {key}", unit, value)._replace(system=limits.SYSTEM)
+
+
+def test_a_share_is_one_at_the_limit_and_smaller_for_what_is_slower() -> None:
+    figures = [
+        limit("limit_unix", "ms", 0.02),
+        limit("limit_fresh", "GB/s", 2.0),
+        limit("limit_tls", "GB/s", 0.5),
+        single("execute_one", "execute", "ms", 0.2),
+        single("push_all", "push", "s", 0.2),
+        single("pull_one", "pull", "GB/s", 0.5),
+        single("idle", "idle", "%", 0.5),
+        single("execute_one", "execute", "ms", 9.0)._replace(system="a peer"),
+    ]
+    found = {each.key: each for each in shares(figures, 100_000_000, one_machine=True)}
+    assert {key: each.share for key, each in found.items()} == pytest.approx(
+        {"execute_one": 0.1, "push_all": 0.25, "pull_one": 0.25}
+    )
+    assert found["push_all"].best == pytest.approx(0.05)  # seconds, as the figure is
+    apart = {each.key: each.share for each in shares(figures, 100_000_000, one_machine=False)}
+    assert apart == pytest.approx({"execute_one": 0.1, "push_all": 1.0, "pull_one": 1.0})
+    text = share_table(list(found.values()))
+    assert "25 %" in text
+    assert "the limit limit_fresh" in text
+    assert shares(figures[3:], 100_000_000, one_machine=True) == []
+    assert share_table([]) == ""
+
+
+def test_limits_without_mpi_are_measured_in_any_case() -> None:
+    figures = {each.key: each for each in limits.measure(1_000_000, 1, 2, "none")}
+    assert set(figures) == {
+        *("limit_memcpy", "limit_fresh", "limit_warm", "limit_tcp", "limit_tls", "limit_tls_cpu"),
+        *("limit_unix", "limit_threads", "limit_calls"),
+    }
+    assert all(each.median > 0 for each in figures.values())
+    assert {each.system for each in figures.values()} == {limits.SYSTEM}
+
+
+def test_a_limit_whose_other_end_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "OTHER_END", "ipmpi.bench.no_such_module")
+    run = Run(parser().parse_args(["steer", "--limits"]))
+    run.collect("limits", limits.measure(1_000_000, 1, 2, "none"))
+    assert run.failed
+    sentence = "limits: The process ipmpi.bench.no_such_module ended in the middle of a transfer"
+    assert run.notes[0].startswith(sentence)
+
+
+def scaled() -> Any:
+    return scale.series(
+        {
+            4: [single("execute_all", "execute <on> all", "ms", 2.0), single("tasks", "no-op", "tasks/s", 9e4)],
+            1: [single("execute_all", "execute <on> all", "ms", 1.0)],
+        }
+    )
+
+
+def test_growth_is_a_column_for_each_number_of_engines() -> None:
+    assert [line.split() for line in scale.table(scaled()).splitlines()] == [
+        ["engines", "1", "4", "unit"],
+        ["execute", "<on>", "all", "1", "2", "ms"],
+        ["no-op", "90,000", "tasks/s"],
+    ]
+    assert scale.table({}) == ""
+    assert {(each["engines"], each["key"]) for each in scale.record(scaled())} == {
+        (1, "execute_all"), (4, "execute_all"), (4, "tasks")
+    }  # fmt: skip
+
+
+def test_the_picture_is_svg_with_a_panel_for_each_work_and_a_point_for_each_number() -> None:
+    root = xml.etree.ElementTree.fromstring(scale.picture(scaled()))
+    panels = [child for child in root if child.tag.endswith("}g")]
+    assert len(panels) == 2
+    dots = [[each for each in panel if each.tag.endswith("circle")] for panel in panels]
+    assert [len(each) for each in dots] == [2, 1]
+    (left, right) = dots[0]
+    assert float(left.get("cx", 0)) < float(right.get("cx", 0)), "more engines are further right"
+    assert float(left.get("cy", 0)) > float(right.get("cy", 0)), "more time is further up"
+    assert "execute <on> all (ms)" in "".join(root.itertext())
+
+
+def test_numbers_of_engines() -> None:
+    assert parse_counts("16,1,4,4") == [1, 4, 16]
+    for wrong in ("", "1,,4", "0", "four"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            parse_counts(wrong)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--scale", "1,2", "--furl", "x.furl"], "leave out --furl"),
+        (["--picture", "x.svg"], "add --scale 1,4,16"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_starts(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    assert sentence in capsys.readouterr().err
+
+
 # --- Arguments and bad input ------------------------------------------------------------------------------------
 
 
@@ -215,14 +322,14 @@ def test_a_push_that_does_not_fit_is_left_out_with_a_sentence(monkeypatch: pytes
 # --- The real thing --------------------------------------------------------------------------------
 
 
-def run_bench(folder: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
+def run_bench(folder: Path, *arguments: str, seconds: float = 90) -> tuple[str, dict[str, Any]]:
     record = folder / "bench.json"
     done = subprocess.run(
         [sys.executable, "-m", "ipmpi.bench", *arguments, "--repeat", "1", "--json", str(record)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(folder)},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=seconds,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -259,6 +366,21 @@ def test_bulk_checks_what_it_moves_and_watches_the_controller(tmp_path: Path, ne
     assert figures["controller_memory"]["median"] < 300
     assert all(each["verdict"] == "" for each in figures.values())
     assert "The goals are for 4 engines and 100 MB: not compared." in text
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+def test_growth_and_limits_of_real_ranks(tmp_path: Path, need: Any) -> None:
+    need("an mpiexec", find_mpi())
+    svg = tmp_path / "growth.svg"
+    arguments = ["--scale", "1,2", "--limits", "--transfer", "2MB", "--picture", str(svg)]
+    text, told = run_bench(tmp_path, *arguments, seconds=300)
+    found = {(each["key"], each["engines"]) for each in told["scale"]}
+    works = ("start", "execute_one", "execute_all", "push_all", "idle", "tasks")
+    assert found == {(key, engines) for key in works for engines in (1, 2)}
+    assert {"limit_mpi", "limit_start", "limit_tls"} <= {each["key"] for each in told["figures"]}
+    assert "execute on all" in text
+    assert svg.read_text().count("<polyline") == len(works)
 
 
 def test_the_report_says_where_the_kernel_favours_others_over_ranks(tmp_path: Path) -> None:

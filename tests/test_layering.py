@@ -138,7 +138,8 @@ STRANGERS = {("engine.agent", "engine.mpi"), ("engine.rank", "engine.mpi")}
 
 # Library -> the only modules or packages that may import it.
 ONLY: dict[str, tuple[str, ...]] = {
-    "socket": ("ipmpi.transport",),
+    # What the machine can do without ipmpi is measured with sockets of its own.
+    "socket": ("ipmpi.transport", "ipmpi.bench.limits", "ipmpi.bench.otherend"),
     "select": ("ipmpi.transport",),
     "selectors": ("ipmpi.launch.cluster.cluster",),  # the latter reads pipes of processes, no network
     "asyncio": ("ipmpi.client.session.awaiting",),  # a result can be awaited in the user's own loop
@@ -148,7 +149,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     # mpi_probe is a program of its own, samempi runs in one that has started MPI.
     "mpi4py": (
         *("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.joined", "ipmpi.launch.doctor.mpi_probe"),
-        "ipmpi.native.samempi",
+        *("ipmpi.native.samempi", "ipmpi.bench.pingpong"),
     ),
 }
 # Package -> what none of its modules may load, directly or through others.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,10 +13,11 @@ from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import KernelError
 
 from ..cli.argtypes import number
-from . import bulk, farm, machine, report, steer
+from . import bulk, farm, idle, limits, machine, report, scale, steer
 from .cluster import Target, foreign, mpi_or_none, own_cluster
-from .figures import OURS, Figure, from_times, single
+from .figures import OURS, Figure, from_times
 from .goals import GOAL_BYTES, GOAL_ENGINES, goal_for
+from .shares import Share, share_table, shares
 from .timing import TookTooLong, limited
 from .workloads import mpi_library
 
@@ -26,9 +26,8 @@ PART_LIMIT: Final = 60.0
 """Seconds after which a part is given up; it should take less than 30."""
 _positive: Final = number("positive", "a number above 0", int, 1, sys.maxsize)
 IDLE_SECONDS: Final = 5.0
-SETTLE_SECONDS: Final = 1.0
 UNITS: Final = {"GB": 1_000_000_000, "MB": 1_000_000, "KB": 1_000}
-FAILURES: Final = (TookTooLong, bulk.WrongData, KernelError, ConnectionError)
+FAILURES: Final = (TookTooLong, bulk.WrongData, limits.LimitFailed, KernelError, ConnectionError)
 """What keeps a part from being measured, and leaves the others alone."""
 
 
@@ -43,6 +42,7 @@ class Run:
         self.figures: list[Figure] = []
         self.notes: list[str] = []
         self.machine = machine.describe("")
+        self.scaled: dict[int, list[Figure]] = {}
         self.engines: int = options.n
         self.failed = False
 
@@ -67,17 +67,40 @@ class Run:
 
     def everything(self) -> None:
         """Measure what was asked for."""
-        if self.options.furl is not None:
+        if self.options.scale and self.options.furl is not None:
+            raise ValueError("--scale starts clusters of its own: leave out --furl")
+        if self.options.picture is not None and not self.options.scale:
+            raise ValueError("--picture draws what --scale measures: add --scale 1,4,16")
+        mpi, sentence = mpi_or_none()
+        if sentence and self.options.furl is None:
+            self.note(sentence)
+        if self.options.limits:
+            self._limits(mpi)
+        if self.options.scale:
+            self._scale(mpi)
+        elif self.options.furl is not None:
             self._ours(foreign(self.options.furl))
         else:
-            mpi, sentence = mpi_or_none()
-            if sentence:
-                self.note(sentence)
             if "start" in self.parts:
                 self.collect("start", self._starts(mpi), 40.0 * self.options.repeat)
             if self.parts != ["start"] and not self.failed:
                 with own_cluster(self.engines, mpi, self.options.keep_logs) as target:
                     self._ours(target)
+
+    def _limits(self, mpi: str) -> None:
+        options = self.options
+        self.collect("limits", limits.measure(options.transfer, options.repeat, self.engines, mpi), 2 * PART_LIMIT)
+
+    def _scale(self, mpi: str) -> None:
+        options = self.options
+        for count in options.scale:
+            figures = scale.measure(count, mpi, options.transfer, options.repeat, options.keep_logs)
+            before = len(self.figures)
+            self.collect(f"{count} engines", figures, 2 * PART_LIMIT)
+            self.scaled[count] = self.figures[before:]
+            del self.figures[before:]
+        if options.picture is not None:
+            options.picture.write_text(scale.picture(scale.series(self.scaled)), encoding="utf-8")
 
     def _starts(self, mpi: str) -> Iterator[Figure]:
         times = []
@@ -117,7 +140,7 @@ class Run:
         if not target.roots:
             self.note("idle needs a cluster of our own, to know all its processes: leave out --furl")
             return
-        self.collect("idle", _idle(target))
+        self.collect("idle", idle.measure(target, IDLE_SECONDS))
 
     def _farm(self, target: Target) -> None:
         if not target.tc_furl.exists():
@@ -132,7 +155,12 @@ class Run:
 
     def tables(self) -> str:
         """What was measured, for people."""
-        return report.table(self.figures) if self.figures else ""
+        figures = report.table(self.figures) if self.figures else ""
+        grown = scale.table(scale.series(self.scaled))
+        return "\n\n".join(filter(None, [figures, share_table(self._shares()), grown]))
+
+    def _shares(self) -> list[Share]:
+        return shares(self.figures, self.options.transfer, one_machine=self.options.furl is None)
 
     def record(self) -> dict[str, Any]:
         """Everything, for ``json.dump``."""
@@ -141,17 +169,10 @@ class Run:
             "machine": self.machine,
             "options": {**options, "n": self.engines},
             "figures": [figure.as_dict() for figure in self.figures],
+            "shares": [vars(share) for share in self._shares()],
+            "scale": scale.record(scale.series(self.scaled)),
             "notes": self.notes,
         }
-
-
-def _idle(target: Target) -> Iterator[Figure]:
-    time.sleep(SETTLE_SECONDS)
-    pids = target.pids()
-    before, start = machine.cpu_seconds(pids), time.monotonic()
-    time.sleep(IDLE_SECONDS)
-    used, passed = machine.cpu_seconds(pids) - before, time.monotonic() - start
-    yield single("idle", f"idle: {len(pids)} processes, of one core", "%", 100 * used / passed)
 
 
 def parse_size(text: str) -> int:
@@ -168,6 +189,15 @@ def parse_size(text: str) -> int:
     if size < 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size of 1 KB or more, as in 4GB or 500MB")
     return size
+
+
+def parse_counts(text: str) -> list[int]:
+    """Numbers of engines, as in ``1,4,16``, in ascending order.
+
+    Raises:
+        argparse.ArgumentTypeError: there is something else in it.
+    """
+    return sorted({_positive(part) for part in text.split(",")})
 
 
 def parser(prog: str = "python -m ipmpi.bench") -> argparse.ArgumentParser:
@@ -189,6 +219,13 @@ def parser(prog: str = "python -m ipmpi.bench") -> argparse.ArgumentParser:
     p.add_argument(
         "--queue", type=_positive, metavar="N", help="farm: also hand over so many tasks at once (1000000)"
     )
+    p.add_argument(
+        "--limits", action="store_true", help="also measure the limits of this machine, and show shares of them"
+    )
+    p.add_argument(
+        "--scale", type=parse_counts, metavar="N,N,..", help="instead: the same with so many engines (1,4,16)"
+    )
+    p.add_argument("--picture", type=Path, metavar="FILE.svg", help="--scale: also draw it, as SVG")
     p.add_argument("--json", type=Path, metavar="FILE", help="also write everything to this file")
     p.add_argument("--keep-logs", type=Path, metavar="FOLDER", help="leave log files of our own cluster there")
     return p
@@ -203,7 +240,7 @@ def finish(run: Run) -> int:
         run.note("stopped by Ctrl-C: what was measured until then follows")
     except (KernelError, OSError, ValueError) as error:
         print(f"ipmpi.bench: {error}", file=sys.stderr)
-        if not run.figures:
+        if not run.figures and not run.scaled:
             return 1
         run.failed = True
     show(run)
