@@ -36,8 +36,8 @@ pytestmark = pytest.mark.timeout(180 + 15 * KILLS)
 def task() -> Callable[[int], int]:
     """A task that takes a moment. It is defined in here, so that it travels with its code.
 
-    Otherwise each rank imports this file, pytest and the client for its first task, and that takes a second of
-    processor time, and half a minute if many others want the processors.
+    Otherwise each rank imports this file, pytest and the client for its first task, and that takes 0.6 s of
+    processor time, so many times as long if many others want the processors.
     """
 
     def work(number: int) -> int:
