@@ -61,7 +61,9 @@ test: .venv-test/stamp .venv-mpich/stamp
 	 $(PYTEST) --last-failed --last-failed-no-failures none $(PYTEST_ARGS); else exit $$code; fi
 
 SOAK ?=
+# Compiled as pip does when it installs: where PYTHONDONTWRITEBYTECODE is set, each process would compile all it imports.
 soak: .venv-test/stamp .venv-mpich/stamp
+	@.venv-test/bin/python -m compileall -q ipmpi
 	@IPMPI_MPICH_PYTHON=$(CURDIR)/.venv-mpich/bin/python .venv-test/bin/python -m tests.soak $(SOAK)
 
 lint: .venv-test/stamp

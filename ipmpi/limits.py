@@ -127,6 +127,11 @@ RECONNECT_FIRST: Final = 0.1
 RECONNECT_LONGEST: Final = 15.0
 RECONNECT_FACTOR: Final = 1.7
 
+RECONNECT_SOON: Final = 10.0
+RECONNECT_OFTEN: Final = 0.3
+"""For so long after its link broke, a session that dials a controller directly does so this often: one that was
+killed is started again within seconds, and until then its machine refuses what comes."""
+
 CONNECT_TIMEOUT: Final = 10.0
 """For one address; several are tried one after the other."""
 

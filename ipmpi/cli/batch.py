@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ipmpi.cli import argtypes, journalplace, options, remote
+from ipmpi.cli import argtypes, localdisk, options, remote
 from ipmpi.cli.detach import detach
 from ipmpi.cli.monitor import MonitoredController
 from ipmpi.cli.supervise import Supervisor
@@ -205,13 +205,13 @@ def job_options(parsed: argparse.Namespace, name: str) -> JobOptions:
             "--admit ask, or --in-job"
         )
     journal: list[str] = []
-    if parsed.in_job and parsed.journal not in ("", journalplace.NONE):
+    if parsed.in_job and parsed.journal not in ("", localdisk.NONE):
         if not (parsed.client_port and parsed.engine_port):
             raise LauncherError(
                 "--journal with --in-job needs --client-port and --engine-port, because nobody but the next job "
                 "can go on with it"
             )
-        journal = ["--journal", str(journalplace.local_place(parsed.journal).absolute())]
+        journal = ["--journal", str(localdisk.local_place(parsed.journal).absolute())]
     if parsed.array and parsed.mpi == "mpi4py" and (parsed.per_node or 1) == 1:
         raise LauncherError(
             "each engine of a job array is by itself, unless an element has several (--per-node N): leave out "

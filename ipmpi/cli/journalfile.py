@@ -7,7 +7,7 @@ import contextlib
 from ..errors import ControllerStartError
 from ..journal.files import remove
 from ..journal.store import Journal
-from .journalplace import NONE, local_place
+from .localdisk import NONE, local_place
 
 
 def open_journal(name: str, ports: int) -> Journal | None:

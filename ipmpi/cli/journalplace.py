@@ -1,4 +1,4 @@
-"""Where a journal may be, and where that of a cluster is unless another place is given."""
+"""Where the journal of a cluster is, unless another place is given."""
 
 from __future__ import annotations
 
@@ -7,31 +7,13 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ..environment.filesystems import mounts, network_type
-from ..errors import ControllerStartError
 from ..journal.files import files
 from ..launch.cluster.records import default_journal
 from . import argtypes
-
-NONE: Final = "none"
-
-
-def local_place(name: str) -> Path:
-    """Return the path of the journal that ``--journal`` names.
-
-    Raises:
-        ControllerStartError: it is on a network file system.
-    """
-    path = Path(name).expanduser()
-    kind = network_type(path.parent.resolve(), mounts())
-    if kind:
-        raise ControllerStartError(
-            f"--journal {name} is on a network file system ({kind}), which may lose what was written, or let two "
-            "controllers write at once. Give a file on a disk of this machine, such as /var/tmp/NAME.journal"
-        )
-    return path
+from .localdisk import NONE, local_place
 
 
 class JournalChoice(NamedTuple):

@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ from ..protocol.namedtasks import UNNAMED
 
 NAMES: Final = 10
 """Names that a message about an unknown one lists."""
+
+ENDED: Final = 4096
+"""Ended groups of a client that is there which are remembered although their results are not kept: at least so
+many, and at most twice as many."""
 
 
 class Origin(NamedTuple):
@@ -202,6 +207,14 @@ class Bundles:
         bundle.open -= 1
         if not bundle.open:
             bundle.ended = now
+
+    def forget_ended(self, bundle: Bundle) -> None:
+        """Take out the oldest groups that have ended, if there are too many; their tasks still count."""
+        ended = len(bundle.groups) - bundle.open
+        if ended >= 2 * ENDED:
+            over = (group for group in bundle.groups.values() if not group.is_open)
+            for group in list(itertools.islice(over, ended - ENDED)):
+                self.remove(group)
 
     def grown(self, group: BundleGroup, size: int) -> None:
         """So many bytes more are kept of a group."""

@@ -62,7 +62,13 @@ USUAL: Final = Keep()
 
 
 class Record(Protocol):
-    """What keeps the results: see :mod:`ipmpi.controller.taskjournal`."""
+    """What keeps the results: see :mod:`ipmpi.controller.taskjournal`.
+
+    Attributes:
+        is_on: whether it keeps them until their client has them, and is told so.
+    """
+
+    is_on: bool
 
     def ends(self, group: BundleGroup) -> list[tuple[EndRow, bool]]:
         """Return the ends of a group's tasks that are kept, and whether each was told; JournalDamaged."""
@@ -306,6 +312,8 @@ class NamedTasks:
         self._bundles.closed(known, group.states.count(SUCCEEDED), self._keep.wall())
         if not known.bundle.open and known.bundle.is_written:
             self._write(known.bundle)
+        if not (self._record.is_on or known.bundle.is_kept):
+            self._bundles.forget_ended(known.bundle)  # no client says that it has them
 
     def note(self, effect: Send, message: Ends) -> BundleGroup | None:
         """Ends of tasks are told: return their group if they have to be kept."""

@@ -339,3 +339,13 @@ def test_as_many_descriptors_as_the_system_allows(tmp_path: Path) -> None:
     with controller(tmp_path) as running:
         soft, hard = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
         assert soft == hard
+
+
+def test_it_loads_nothing_that_only_ipcluster_needs() -> None:
+    """Most of the time from the end of a controller until the next one listens is the loading of modules."""
+    code = "import sys, ipmpi.cli.ipcontroller; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "ipmpi.controller.service" in loaded
+    assert [name for name in loaded if name.startswith("ipmpi.launch") or name in ("psutil", "jinja2")] == []

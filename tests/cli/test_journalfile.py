@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.cli import journalplace
+from ipmpi.cli import localdisk
 from ipmpi.cli.journalfile import open_journal
 from ipmpi.environment import filesystems
 from ipmpi.errors import ControllerStartError, JournalDamaged
@@ -31,7 +31,7 @@ def test_it_needs_fixed_ports(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["0:31", "8:1"])
 def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     monkeypatch.setattr(filesystems, "device", lambda path: device)
-    monkeypatch.setattr(journalplace, "mounts", lambda: MOUNTS)
+    monkeypatch.setattr(localdisk, "mounts", lambda: MOUNTS)
     name = str(tmp_path / "journal")
     if device == "8:1":
         journal = open_journal(name, 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.cli import journalplace
+from ipmpi.cli import journalplace, localdisk
 from ipmpi.cli.batch import job_options, parser as batch_parser
 from ipmpi.cli.journalplace import chosen
 from ipmpi.errors import ControllerStartError, LauncherError
@@ -20,7 +20,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def on_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journalplace, "network_type", lambda _folder, _mounts: "nfs4")
+    for module in (journalplace, localdisk):
+        monkeypatch.setattr(module, "network_type", lambda _folder, _mounts: "nfs4")
 
 
 def test_it_is_in_the_folder_of_the_cluster(home: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ipmpi.controller import bundles
+from ipmpi.controller.bundles import BundleGroup
 from ipmpi.controller.effects import Send
 from ipmpi.controller.farm.farm import Farm
 from ipmpi.controller.namedtasks import Keep
@@ -417,3 +420,47 @@ def test_results_of_a_client_that_is_there_do_not_fill_the_memory(world: World) 
     assert len(undone) + sum(isinstance(each, m.TasksDone) for each in told) == 200
     if world.journalled:
         assert len(world.store.contents.groups) < 100
+
+
+def remembered() -> int:
+    """Groups that are in the memory of this process."""
+    return sum(isinstance(each, BundleGroup) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("name", ["", "sweep"])
+def test_a_client_that_submits_for_ever_takes_no_more_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a journal, no client says which results it has."""
+    monkeypatch.setattr(bundles, "ENDED", 5)
+    world = World(False, size=10**6)
+    gc.collect()
+    before = remembered()
+    for number in range(1, 51):
+        world.submit(ALICE, number, [b"a", b"b"], name)
+        world.run(failing=number % 10 == 0)
+    gc.collect()
+    (row,) = world.journal.named.history(BOB)
+    assert row[4:8] == [100, 90, 10, 0], "all count"
+    if name:
+        assert remembered() - before == 50, "whoever resumes them gets all"
+    else:
+        assert remembered() - before <= 10
+
+
+def test_what_is_open_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundles, "ENDED", 2)
+    world = World(False)
+    world.submit(ALICE, 1, [b"a"])
+    (slow,), world.given = world.given, []
+    for number in range(2, 22):
+        world.submit(ALICE, number, [b"b"])
+        world.run()
+    world.journal.client_lost(ALICE, False)
+    world.flush()
+    (name,) = world.names()
+    groups = world.journal.named.resume(BOB, m.ResumeTasks(1, name, 0))["groups"]
+    assert slow.group in [group[0] for group in groups]
+    world.follow(BOB, name)
+    world.given.append(slow)
+    world.run()
+    done = [each for each in world.heard[BOB] if isinstance(each, m.TasksDone)]
+    assert [each.group for each in done] == [-slow.group]

@@ -9,7 +9,6 @@ Hello.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +32,7 @@ from ..loop import Loop, Timer
 from ..pipes import SecurePipe
 from .dial import Candidate, Dial, ways_to
 from .negotiate import Authenticated
+from .redialling import Redialling
 from .routes import DIRECT, Route
 
 SOFTWARE = f"ipmpi {__version__}"
@@ -85,7 +85,7 @@ class DialledSession:
         """The controller's process, see :mod:`ipmpi.processid`."""
         self.is_journalled = self.was_journalled = False
         """Whether the controller has the session in a journal, and whether that of the connection before had."""
-        self._delay = limits.RECONNECT_FIRST
+        self._redialling = Redialling()
         self._give_up_at: float | None = None
         self._dial: Dial | None = None
         self._timer: Timer | None = None
@@ -170,7 +170,7 @@ class DialledSession:
         self._dial = None
         self._way = candidate
         self._give_up_at = None
-        self._delay = limits.RECONNECT_FIRST
+        self._redialling.link_is_up()
         fresh = not welcome.resumed
         self.was_journalled, self.is_journalled = self.is_journalled, welcome.journalled
         try:
@@ -234,10 +234,9 @@ class DialledSession:
         if self._give_up_at is None or final or now >= self._give_up_at:
             self._end(error)
             return
-        # Jitter, so that a thousand sets do not knock together.
-        delay = self._delay * random.uniform(0.7, 1.3)
-        self._delay = min(self._delay * limits.RECONNECT_FACTOR, limits.RECONNECT_LONGEST)
-        self._timer = self._loop.call_later(delay, self._start_dial, self._broken)
+        is_direct = self._way is not None and (self._way.is_local or self._way.route is DIRECT)
+        pause = self._redialling.pause(now, is_cheap=is_direct)
+        self._timer = self._loop.call_later(pause, self._start_dial, self._broken)
 
     def _closed(self, reason: str, error: KernelError | None) -> None:
         self.link = None

@@ -213,6 +213,33 @@ def test_somebody_else_on_the_port_does_not_end_a_session_that_was_up(
     session.close("the test is over")
 
 
+def test_a_controller_that_was_killed_is_dialled_again_without_delay(
+    loop: Loop, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RECONNECT_FACTOR", 1000.0)  # so that one pause that may grow is a long one
+    monkeypatch.setattr(limits, "RECONNECT_LONGEST", 600.0)
+    monkeypatch.setattr(limits, "RECONNECT_OFTEN", 0.02)
+    host = Host(loop, IDENTITY)
+    heard = Heard(loop)
+    session = DialledSession(loop, furl(host.port), ALL, heard.callbacks(), patience=60)
+    loop.call_soon(session.open)
+    assert heard.next() == "started"
+    host.close()
+    assert heard.next() == "interrupted"
+    loop.call_later(0.5, loop.stop)  # it dials several times in vain
+    loop._stopped = False
+    loop.run()
+    again = Host(loop, IDENTITY, host.port)
+    stack.callback(again.close)
+    end = time.monotonic() + 60
+    while not again.hellos and time.monotonic() < end:
+        loop.call_later(0.05, loop.stop)
+        loop._stopped = False
+        loop.run()
+    assert again.hellos, heard.told
+    session.close("the test is over")
+
+
 def test_a_connection_that_cannot_be_taken_is_closed(loop: Loop) -> None:
     given: list[socket.socket] = []
     failed: list[KernelError] = []
