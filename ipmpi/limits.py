@@ -79,6 +79,22 @@ BOOK_ENDED: Final = 20_000
 BOOK_BYTES: Final = 16 * MIB
 """Answers that an engine set keeps for that, until their clients have said that they have them."""
 
+HISTORY_COMMANDS: Final = 500
+"""Commands that have ended of which a controller keeps what they were, printed and answered, for other clients of
+the same user: a day or two of work at a prompt. Each takes about 4 KiB, and more for what it has answered."""
+
+HISTORY_BYTES: Final = 64 * MIB
+"""What they have printed and answered, all together, those that run included."""
+
+HISTORY_OF_ONE: Final = 16 * MIB
+"""The same of one command, so that one that prints much does not push all others out."""
+
+HISTORY_SOURCE: Final = 16 * KIB
+"""Source text that is kept with a command; of a longer one only the label."""
+
+HISTORY_PAGE: Final = 256 * KIB
+"""Bytes of commands that are listed in one message."""
+
 # --- Before authentication (reference: the project's security page) ------------------------------------
 HANDSHAKE_TIMEOUT: Final = 5.0
 """For a peer that has connected to say who it is."""

@@ -11,6 +11,7 @@ from .engines.arraystats import ArrayStats
 from .engines.distributed import DistributedArray
 from .engines.monitor import Monitor
 from .engines.multiengine import MultiEngineClient
+from .engines.pastcommands import PastCommand, PastCommands
 from .engines.profile import Profile
 from .engines.programmonitor import ProgramMonitor
 from .engines.simulation import Simulation
@@ -33,6 +34,8 @@ __all__ = [
     "Monitor",
     "MultiEngineClient",
     "NamedTasks",
+    "PastCommand",
+    "PastCommands",
     "PendingResult",
     "Profile",
     "ProgramMonitor",

@@ -25,8 +25,9 @@ from .sessions import PeerSession
 _TASKS: Final = (
     m.SubmitTasks, m.TasksFetched, m.TasksOpen, m.AbortTasks, m.DefineFunction, m.ForgetFunctions, m.TaskStatus,
     m.Recheck, m.BodyAgain, m.TaskOrigin, m.TaskHistory, m.ResumeTasks, m.FollowTasks, m.ForgetTasks,
+    m.CommandOrigin,
 )  # fmt: skip
-"""What clients say about tasks."""
+"""What clients say about tasks, and who they are."""
 
 _ABOUT_COMMANDS: Final = (m.Result, m.Output, m.DebuggerSaid, m.AnswerStuck)
 """What sets say about commands that their ranks were given."""

@@ -46,7 +46,7 @@ class Interface:
         if messages.SubmitTasks in self.receives:
             received |= _SAID
         if messages.Command in self.receives:
-            received |= {messages.CommandAgain, messages.CommandsTold}
+            received |= {messages.CommandAgain, messages.CommandsTold, messages.CommandOrigin}
         object.__setattr__(self, "receives", self.receives | received)
         excess = self.receives - _CLIENTS - CONTROLLER_RECEIVES["monitor"]
         if self.role != "mec":

@@ -23,6 +23,7 @@ from ..protocol.permissions import CONTROLLER_RECEIVES
 from ..transport.loop import Loop
 from ..transport.transfers import Transfers
 from .bounds import is_observer
+from .clienthistory import ClientHistory
 from .comeback import ComeBack
 from .commands.router import Router
 from .deadlines import Deadlines
@@ -105,6 +106,7 @@ class ControllerService:
         self.sessions.journalled = self.journal.is_on
         self.transfers = Transfers()
         by_key = self.sessions.by_key
+        self.history = ClientHistory(loop, self.router.history, by_key)
         self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
         self.interruptions = Interruptions(loop, self.router, self._send)
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
@@ -146,6 +148,7 @@ class ControllerService:
             m.Restart: lambda session, message: self._restarts.restart(session.key, message.targets),
             m.OnLoss: lambda session, message: self.fates.choose(message),
             m.RestoreAfterLoss: lambda session, message: self.fates.remember(message),
+            m.CommandHistory: self.history.listed,
             m.ClusterInfo: lambda s, message: self.cluster_info(message.after, self.entry.only(s.key)),
             m.TaskStatus: lambda session, message: self.farm.status(session.key),
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
@@ -247,7 +250,7 @@ class ControllerService:
         message: Any = event.message
         try:
             self.entry.check_use(session.key, message)
-            asks = not isinstance(message, m.TasksFetched | m.TasksOpen | m.TaskOrigin)
+            asks = not isinstance(message, m.TasksFetched | m.TasksOpen | m.TaskOrigin | m.CommandOrigin)
             if asks and not self._interfaces[session.role].permits(message):
                 raise SecurityError(
                     f"the {session.role!r} interface does not permit this {type(message).__name__}"
@@ -281,6 +284,8 @@ class ControllerService:
             check_room(message, event.body, len(self.router.registry.engines))
             self.router.command(key, message, event.body, event.stream)
             self._loop.call_at_turn_end(self.stalled.look_for_silent_senders)
+        elif isinstance(message, m.CommandOrigin | m.FollowCommand):
+            self.history.told(key, message)
         elif isinstance(message, m.SubmitTasks):
             self.journal.submit(key, message, event.body, event.stream)
         elif isinstance(message, m.TasksFetched | m.TasksOpen | m.TaskOrigin | m.FollowTasks):
@@ -359,8 +364,9 @@ class ControllerService:
             )
         else:
             orderly = self._stopping or bool(session.farewell and not session.fault)
-            lost = (self.router.client_lost, self._watches.client_lost)
-            self._do_all(lambda: self.journal.client_lost(key, orderly), *(partial(each, key) for each in lost))
+            heard = self.history.wall(session.heard_at)
+            lost = (lambda: self.router.client_lost(key, heard), partial(self._watches.client_lost, key))
+            self._do_all(lambda: self.journal.client_lost(key, orderly), *lost)
         self._do_all(lambda: self.entry.left(key), lambda: self.comeback.ended(session))
         self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
 
@@ -382,6 +388,7 @@ class ControllerService:
         self.journal.began(session)
         self.transfers.endpoint_lost(session)  # of a connection before, if the session is from a journal
         if session.role != "engine":
+            self.history.began(session)
             self.farm.limit_to(session.key, session.only)
             session.connection.send(self.entry.changes(session.key, self._roll.whole()))
 

@@ -37,6 +37,8 @@ class PeerSession:
     registration: Registration = field(default_factory=Registration)
     link: Link | None = None
     lease: Timer | None = None
+    heard_at: float = 0.0
+    """When it was heard of last, by the loop's clock, if it has no link."""
     farewell: str = ""
     fault: bool = False
     """Whether the peer ended because of an error."""
@@ -50,6 +52,14 @@ class PeerSession:
     """Names the furl of its peer, if that was given out with terms of its own; "" for that of the role."""
     only: frozenset[int] | None = None
     """Engines that its furl is good for; None for all."""
+
+    def away_since(self, now: float) -> float | None:
+        """Return when its peer was heard of last, by the loop's clock; None if it is there, as far as is known."""
+        if self.link is None:
+            return self.heard_at
+        # Who is there answers a ping, or asks by itself, after each interval of silence.
+        heard_at = self.link.heard_at
+        return heard_at if now - heard_at > 2 * limits.PING_INTERVAL else None
 
     def wake(self) -> None:
         """Send what was queued on the connection."""
@@ -232,7 +242,7 @@ class Sessions:
 
         def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
             if session.link is link:
-                session.link = None
+                session.link, session.heard_at = None, link.heard_at
                 try:
                     self._link_closed(session, reason, orderly, error)
                 except Exception as failed:
@@ -294,6 +304,7 @@ class Sessions:
             session.lease.cancel()
         link, session.link = session.link, None
         if link is not None:
+            session.heard_at = link.heard_at
             link.close(reason)
         self._on_ended(session, reason)
 

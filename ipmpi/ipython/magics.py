@@ -16,7 +16,7 @@ from ..ranges import ranges
 from . import reports
 from .autopx import AutoParallel
 from .completion import PxCompletion
-from .pxoptions import PX, PXCONFIG, PXRESULT, PxOptions, engines, parse, split_line, where_options
+from .pxoptions import PX, PXCONFIG, PXRESULT, PxOptions, engines, parse, since_option, split_line, where_options
 from .pxprofile import PxProfile
 from .pxrun import PxRun, ends_with_semicolon
 from .pxscreen import colours_of
@@ -38,7 +38,7 @@ class Steers(Protocol):
     def execute(self, lines: str, targets: Any = None, *, block: bool) -> Any:
         """Run source code on engines."""
 
-    def get_result(self, i: int | None = None) -> Any:
+    def get_result(self, i: int | str | None = None) -> Any:
         """Return the output of a command."""
 
     def complete(self, text: str) -> list[str]:
@@ -53,8 +53,8 @@ class Steers(Protocol):
     def debuggers_wait(self) -> bool:
         """Return whether debuggers wait in commands of the client."""
 
-    def recent_outputs(self) -> Sequence[Any]:
-        """Return what was printed lately."""
+    def recent_outputs(self, since: Any = None) -> Sequence[Any]:
+        """Return what was printed lately, or since a moment."""
 
     def log(self) -> Mapping[int, str]:
         """Return what was printed while no command ran."""
@@ -211,17 +211,23 @@ class ParallelMagics(Magics):
     def result(self, line: str) -> Any:
         """Show the output of command number N: ``%result N``; without N, of the last command that succeeded.
 
+        N may also be the name of a command in ``mec.history()``: ``%result 5-12`` waits for it.
+
         Raises:
-            UsageError: N is not a number.
+            UsageError: N is neither.
         """
         client = self._client()
         number = line.strip()
         try:
-            wanted = int(number) if number else None
+            is_name = "-" in number[1:]
+            wanted = number if is_name else int(number) if number else None
         except ValueError:
             raise UsageError(f"%result takes the number of a command, as in %result 3, not {number!r}") from None
         with reports.in_one_line():
-            return client.get_result(wanted)
+            try:
+                return client.get_result(wanted)
+            except ValueError as error:
+                raise UsageError(f"%result: {error}") from None
 
     @line_magic
     def pxtb(self, line: str) -> None:
@@ -268,10 +274,25 @@ class ParallelMagics(Magics):
 
         ``%pxlog``, or ``%pxlog 3`` for the last three commands. What tasks and threads have printed is told by the
         node agents, however busy the engines are.
+
+        ``%pxlog --since last`` shows what this client has missed: what was printed, and which figures were made,
+        for the commands of other clients with the same furl since the last of them was heard of. ``--since 10:30``
+        and ``--since 2h`` show everything since then.
         """
+        if (since := since_option(line)) is not None:
+            client = self._client()
+            with reports.in_one_line():
+                try:
+                    recent = client.recent_outputs(since)
+                except ValueError as error:
+                    raise UsageError(f"%pxlog --since: {error}") from None
+            reports.replay(recent, self._shell)
+            return
         count = line.strip() or "10"
         if not count.isdigit():
-            raise UsageError(f"%pxlog takes a number of commands, as in %pxlog 3, not {count!r}")
+            raise UsageError(
+                f"%pxlog takes a number of commands, as in %pxlog 3, or --since and a moment, not {count!r}"
+            )
         client = self._client()
         print(reports.log(client.recent_outputs(), int(count)) + reports.between(client.log()), end="")
 

@@ -186,6 +186,20 @@ def where_options(line: str) -> tuple[WhereOptions, str | None]:
     return WhereOptions("--native" in words, "--all" in words), targets or None
 
 
+def since_option(line: str) -> str | None:
+    """Return the moment after ``--since`` in the line of ``%pxlog``; None if there is no such option.
+
+    Raises:
+        UsageError: there is no moment.
+    """
+    name, _, moment = line.strip().replace("=", " ", 1).partition(" ")
+    if name != "--since":
+        return None
+    if not moment.strip():
+        raise UsageError("%pxlog --since takes a moment, as in --since last, --since 10:30 or --since 2h")
+    return moment.strip().strip("'\"")
+
+
 def _options(found: argparse.Namespace) -> PxOptions:
     values = vars(found)
     signal = values.pop("signal", None)

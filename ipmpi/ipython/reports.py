@@ -11,9 +11,12 @@ from IPython.core.error import UsageError
 
 from ..client.display.blocks import STDOUT, Block
 from ..client.display.escapes import safe
+from ..client.display.live import LiveView
+from ..client.display.pictures import pictures_here
 from ..client.display.render import Renderer
 from ..errors import CompositeError, KernelError, PeerError, text_of
 from .pxoptions import PxOptions
+from .pxscreen import colours_of, width_of, write
 
 
 @contextlib.contextmanager
@@ -88,11 +91,27 @@ def log(recent: Sequence[Any], count: int) -> str:
     if not printed:
         return "nothing was printed for this client lately\n"
     renderer = Renderer(group_outputs="order")
-    parts = []
-    for each in printed:
-        when = time.strftime("%H:%M:%S", time.localtime(each.began))
-        parts.append(f"--- {when} {safe(each.label)}\n{renderer.render(each.output.blocks)}")
-    return "".join(parts)
+    return "".join(_heading(each) + renderer.render(each.output.blocks) for each in printed)
+
+
+def replay(recent: Sequence[Any], shell: Any) -> None:
+    """Show what engines have printed and displayed, figures included, under the label of each command."""
+    for each in recent:
+        write(_heading(each))
+        colours, columns = colours_of(shell), width_of(shell)
+        pictures = pictures_here(Renderer("exact", colours, columns))
+        view = LiveView(write, colours=colours, is_terminal=False, width=columns, display=pictures.live)
+        view.feed(each.output.blocks, time.monotonic())
+        view.finish(time.monotonic())
+    if not recent:
+        write("nothing was printed since then\n")
+
+
+def _heading(recent: Any) -> str:
+    began = time.localtime(recent.began)
+    is_today = began[:3] == time.localtime()[:3]
+    when = time.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S", began)
+    return f"--- {when} {safe(recent.label)}\n"
 
 
 def between(texts: Mapping[int, str]) -> str:

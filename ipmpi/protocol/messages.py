@@ -15,6 +15,12 @@ from msgspec import field
 
 from ..ids import IdList, from_the_wire, on_the_wire
 from .basemessage import Message as Message
+from .commandhistory import (
+    CommandHistory as CommandHistory,
+    CommandHistoryMessage as CommandHistoryMessage,
+    CommandOrigin as CommandOrigin,
+    FollowCommand as FollowCommand,
+)
 from .commandrecovery import (
     CommandAgain as CommandAgain,
     CommandRecoveryMessage as CommandRecoveryMessage,
@@ -372,6 +378,7 @@ AnyMessage = (
     | ChannelMessage
     | RecoveryMessage
     | CommandRecoveryMessage
+    | CommandHistoryMessage
     | NamedTasksMessage
     | TaskMessage
     | EndIsNear

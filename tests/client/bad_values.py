@@ -6,6 +6,7 @@ differs from its namesakes. ``NOT_FOR_USERS`` are methods by which the parts of 
 
 from __future__ import annotations
 
+import datetime
 import io
 import itertools
 import math
@@ -185,6 +186,9 @@ KINDS: dict[str, Kind] = {
     "unpickle": Kind("all", [5, NAN, None, b"all", [], "", "ALL", "none", object(), "\ud800", LONG], []),
     "allow": Kind((), [5, None, "pandas", [5], [None], ["a b"], ["os"], ["builtins"], ["__main__.C"], [call],
                        ["\ud800"], NAN, object(), [""]], []),
+    "moment": Kind(None, ["", "5", "yesterday", "25:00", "2h ago", "2w", "-1h", "LAST", "2026-13-01", b"2h", [],
+                          {}, object(), NAN, -1, -INF, INF, HUGE, 2**64, True, 1j, "\ud800", "\0", LONG,
+                          datetime.datetime.min, "0001-01-01"], [None]),
     "grace": Kind(5.0, [*NOT_A_NUMBER, NAN], [0, -1, INF, HUGE, 2**64]),
 }  # fmt: skip
 
@@ -217,6 +221,7 @@ PARAMETERS: dict[str, str] = {
     "folder": "folder",
     "cache": "flag", "cache_folder": "some folder", "cache_bytes": "bytes",
     "unpickle": "unpickle", "allow": "allow",
+    "since": "moment",
     "stream": "stream", "on_output": "output callback", "fold": "fold",
 }  # fmt: skip
 

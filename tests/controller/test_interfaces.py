@@ -20,7 +20,7 @@ CLIENT_TYPES = (
 
 _BESIDES = {
     m.SubmitTasks: (m.TasksFetched, m.TasksOpen, m.TaskOrigin),
-    m.Command: (m.CommandAgain, m.CommandsTold),
+    m.Command: (m.CommandAgain, m.CommandsTold, m.CommandOrigin),
 }
 
 

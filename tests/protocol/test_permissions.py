@@ -50,6 +50,9 @@ TO_CONTROLLER = {
     m.CommandsHeld: "engine",
     m.CommandAgain: "mec",
     m.CommandsTold: "mec",
+    m.CommandOrigin: "mec",
+    m.CommandHistory: "mec",
+    m.FollowCommand: "mec",
     m.Goodbye: "engine mec tc monitor",
     m.GetIds: "mec tc monitor",
     m.ClusterInfo: "mec tc monitor",
@@ -219,6 +222,9 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.TasksHeld: m.TasksHeld([(1, b"")], True),
     m.CommandAgain: m.CommandAgain(1, [0], "execute", "execute", b"\x80"),
     m.CommandsTold: m.CommandsTold(),
+    m.CommandOrigin: m.CommandOrigin("host", "user"),
+    m.CommandHistory: m.CommandHistory(1),
+    m.FollowCommand: m.FollowCommand(1, 2, 3),
     m.CommandsHeld: m.CommandsHeld(1, 1, 1, "execute", 1, [0]),
     m.TaskOrigin: m.TaskOrigin("host", "user", True),
     m.TaskHistory: m.TaskHistory(1),
@@ -256,7 +262,7 @@ CLIENT_OPERATIONS = {
     m.Command, m.BodyAgain, m.GetIds, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.ClusterInfo,
     m.SubmitTasks, m.AbortTasks, m.TaskStatus, m.DefineFunction, m.ForgetFunctions, m.Recheck,
     m.TasksFetched, m.TasksOpen, m.Reserve, m.Release, m.TaskOrigin, m.TaskHistory, m.ResumeTasks, m.FollowTasks,
-    m.ForgetTasks,
+    m.ForgetTasks, m.CommandOrigin, m.CommandHistory, m.FollowCommand,
 }  # fmt: skip
 
 

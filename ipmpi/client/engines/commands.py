@@ -25,6 +25,7 @@ from ..session.results import PendingResult, ResultList, RunResults
 from ..session.session import Submission
 from ..session.targets import Targets, parse_block, parse_targets
 from ..session.waiting import check_waiting
+from .pastcommands import PastCommand, follow
 from .reservation import Reservation
 
 
@@ -410,22 +411,34 @@ class EngineCommands:
     ) -> PendingResult[ResultList]: ...
     @overload
     def get_result(
-        self, i: int | None = None, targets: Targets | None = None, block: bool | None = None
+        self, i: int | str | PastCommand | None = None, targets: Targets | None = None, block: bool | None = None
     ) -> Any: ...
-    def get_result(self, i: int | None = None, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """Return the output of an earlier command.
+    def get_result(
+        self, i: int | str | PastCommand | None = None, targets: Targets | None = None, block: bool | None = None
+    ) -> Any:
+        """Return the output of an earlier command, or what became of a command of another client.
 
         Args:
-            i: the number of the command, as in ``In [i]``; None for the last one that succeeded.
-            targets: the engines to ask.
+            i: the number of the command on its engines, as in ``In [i]``; None for the last one that succeeded. Or
+                a command of :meth:`MultiEngineClient.history`, or its name, such as ``'5-12'``.
+            targets: the engines to ask. A command of the history has its own.
             block: whether to wait.
 
         Returns:
-            A :class:`ResultList`, one item per engine. With ``block=False``, a :class:`PendingResult` of it.
+            A :class:`ResultList`, one item per engine. For a command of the history other than ``execute`` and
+            ``run``, the list of what its engines have returned. It waits for engines that have not answered;
+            Ctrl-C, ``cancel()`` and ``output_stream()`` work as if this client had given the command. With
+            ``block=False``, a :class:`PendingResult` of it.
 
         Raises:
-            CompositeError: an engine has no such command (IndexError).
+            CompositeError: an engine has no such command (IndexError); or the command has failed there.
+            ClientError: the controller does not know such a command of the history, or not any more.
+            ValueError: it is no name of a command, or one of the history, and ``targets`` is given.
         """
+        if isinstance(i, (str, PastCommand)):
+            if targets is not None:
+                raise ValueError("a command of mec.history() has its own engines: leave targets out")
+            return follow(self._calls, self, i, self._waits(block))
         if i is not None:
             i = given.whole_number(i, "the number of a command", -limits.ENGINE_ID, limits.ENGINE_ID)
 

@@ -25,6 +25,7 @@ from ..session.targets import Targets, choose
 from ..session.waiting import check_waiting
 from .completing import completions, description
 from .objects import EngineObjects
+from .pastcommands import Since, outputs_since
 from .profile import Profile, sampled
 from .queues import queue_statuses
 from .restarting import Restarted, restart
@@ -397,12 +398,23 @@ class EngineControl(EngineObjects):
         told = [(list(Ids.unpacked(engines)), inquiries.decode_answer(answer)) for engines, answer in answers]
         return told, list(Ids.unpacked(silent))
 
-    def recent_outputs(self) -> list[RecentOutput]:
-        """Return what engines have printed for the last commands of this client, oldest first.
+    def recent_outputs(self, since: Since | None = None) -> list[RecentOutput]:
+        """Return what engines have printed for commands lately, oldest first.
 
-        Nothing is asked; commands of other clients are not included.
+        Args:
+            since: None for the last 50 commands of this client; nothing is asked then. Otherwise what was printed
+                after a moment for all clients with the same furl, also for those that are gone, as far as the
+                controller keeps it. The moment is a time (a ``datetime``, or ``'10:30'``, ``'2026-11-27 18:04'``),
+                how long ago (seconds, or ``'15m'``, ``'2h'``), or ``'last'``: when a client before this one was
+                heard of last. Times are those of the controller's clock.
+
+        Returns:
+            For each command when it began, its label, and its output.
+
+        Raises:
+            TypeError, ValueError: ``since`` is nothing of that kind.
         """
-        return self._calls.recent.all()
+        return self._calls.recent.all() if since is None else outputs_since(self._calls, since)
 
     def cluster_info(self) -> dict[str, Any]:
         """Return what the controller knows about its engines and clients. Always blocks.

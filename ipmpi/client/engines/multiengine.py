@@ -19,6 +19,7 @@ from ..session.partial import failure_mode, interrupt_mode, seconds_until_told, 
 from ..session.results import PendingResult
 from ..session.session import Session
 from ..session.targets import Targets
+from .pastcommands import PastCommands, history
 from .restarting import loss_mode
 from .sharing import SharedFurl, decide, revoke, rotate, share, shared
 from .simulation import Simulation
@@ -212,6 +213,18 @@ class MultiEngineClient(EngineView):
     def detached(self) -> PendingResult[Any] | None:
         """The result of the last waiting call that Ctrl-C left running; None if there is none."""
         return self._calls.detached
+
+    def history(self) -> PastCommands:
+        """Return the last commands of all who hold the same furl, oldest first; always blocks.
+
+        Among them are those of clients that are gone: what these have given goes on, and :meth:`get_result` finds
+        the results. See :doc:`/howto/leave` for what is kept.
+
+        Returns:
+            A list of :class:`~ipmpi.client.PastCommand`, shown one a line; ``dropped`` says how many are not kept
+            any more.
+        """
+        return history(self._calls)
 
     def wait_for_engines(self, n: int, timeout: float | None = None) -> None:
         """Wait until at least ``n`` engines are registered.

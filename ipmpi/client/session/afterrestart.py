@@ -14,7 +14,8 @@ from .sentcommand import SentCommand
 from .waiting import SessionFuture
 
 _REPEATABLE: Final = frozenset(
-    {"GetIds", "QueueStatus", "ClusterInfo", "TaskStatus", "Recheck", "AbortTasks", "TaskHistory", "ResumeTasks"}
+    {"GetIds", "QueueStatus", "ClusterInfo", "TaskStatus", "Recheck", "AbortTasks", "TaskHistory", "ResumeTasks",
+     "CommandHistory"}
 )  # fmt: skip
 """Requests that may be made twice."""
 
@@ -44,16 +45,21 @@ def send_commands_again(
     send_streamed: Callable[[m.AnyMessage, Sequence[Buffer]], None],
 ) -> None:
     """Tell another controller all commands that have not ended, with their bodies inline or as streams."""
+    followed: list[m.FollowCommand] = []
     for command in commands:
         command.output.may_come_again()
+        if isinstance(command.message, m.FollowCommand):
+            followed.append(command.message)
+            continue
         is_inline = bool(command.inline) or not sum(command.sizes)
-        (send if is_inline else send_streamed)(_again(command), command.body)
+        (send if is_inline else send_streamed)(_again(command, command.message), command.body)
     send(m.CommandsTold(), ())
+    for message in followed:
+        send(message, ())
 
 
-def _again(command: SentCommand) -> m.CommandAgain:
+def _again(command: SentCommand, sent: m.Command) -> m.CommandAgain:
     """Return the message that sends a command again, with what is known here of its engines."""
-    sent = command.message
     engines = None if command.order is None else Ids.of(command.order)
     lacks = Ids.of([engine for engine in command.order or () if engine not in command.replies])
     return m.CommandAgain(
@@ -65,12 +71,13 @@ def _again(command: SentCommand) -> m.CommandAgain:
 def note_failure(commands: Mapping[int, SentCommand], number: int, engines: Iterable[int]) -> None:
     """These engines have failed in a command: note it with those that were sent after it and are still open."""
     failed = commands.get(number)
-    if failed is None:
+    if failed is None or not isinstance(failed.message, m.Command):
         return
+    label = failed.message.label
     is_later = False
     for other in commands.values():
         if is_later:
             for engine in engines:
                 if engine not in other.replies:  # else it has run there before
-                    other.cleared.setdefault(engine, failed.message.label)
+                    other.cleared.setdefault(engine, label)
         is_later = is_later or other is failed

@@ -140,6 +140,8 @@ class Calls:
     ) -> Any:
         """Send several commands of one call: as :meth:`command`, with ``finish`` applied to the replies of all."""
         timeout = given.seconds(getattr(client, "timeout", None), "timeout")
+        if any(each.past is not None for each in submissions):
+            timeout = None  # it is another call's, and began earlier
         if block:
             check_waiting()
         else:

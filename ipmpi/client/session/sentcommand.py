@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...protocol.frames import Buffer
-from ...protocol.messages import Command
+from ...protocol.messages import Command, FollowCommand
 from .commandoutput import CommandOutput
 from .debuggertalk import DebuggerTalk
 from .enginereply import EngineReply
@@ -22,7 +22,7 @@ class SentCommand:
     controller, if this one has a journal.
     """
 
-    message: Command
+    message: Command | FollowCommand
     future: CommandFuture
     so_far: SoFar
     body: Sequence[Buffer]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import platform
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,9 +12,8 @@ from typing import Any
 import msgspec
 
 from ... import limits
-from ...errors import ClientError, ConnectionError, FurlEnded, KernelError, internal_error
+from ...errors import ConnectionError, FurlEnded, KernelError, internal_error
 from ...furl import Furl
-from ...ids import Ids
 from ...protocol import messages as m, operations
 from ...protocol.connection import Event, MessageReceived, Prepared
 from ...protocol.frames import Buffer, size_of
@@ -25,6 +25,7 @@ from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop, Timer
 from ...transport.transfers import Transfers
+from ...username import user_name
 from .afterrestart import LOST, note_failure, send_commands_again, to_repeat
 from .arrivingbodies import ArrivingBodies
 from .bodyfiles import BodyFiles
@@ -37,10 +38,10 @@ from .notices import say
 from .opening import EVERYTHING, Opener
 from .opennumbers import OpenNumbers
 from .partial import CommandFuture, SoFar
-from .prepared import check_text, prepared_here
+from .prepared import prepared_here
 from .presence import Presence
 from .sentcommand import SentCommand
-from .submission import Submission as Submission
+from .submission import Submission as Submission, message_of
 from .taskmessages import NoTasks, TaskReceiver
 from .waiting import SessionFuture, check_process, forks, in_clients_thread, settle, unlogged
 
@@ -69,6 +70,7 @@ class Session:
         self._failure: KernelError | None = None
         self._born = forks()
         self._is_wanted = True
+        self._has_said_who = False
         self._transfers = Transfers()
         self.role = address.role
         self.controller_id = address.fingerprint.hex()
@@ -133,21 +135,16 @@ class Session:
         body = submission.body
         so_far, sizes = SoFar(submission.targets), [size_of([b]) for b in body]
         output = CommandOutput(self.is_journalled)
-        operation = operations.encode(submission.operation)
-        check_text(operation, submission.method)
-        targets = None if submission.targets is None else Ids.of(submission.targets)
         number, below = self._numbers.begin()
         talk = DebuggerTalk(number, self._send_line, self.post_later)
         future = CommandFuture([so_far], [output], [number], [talk])
         future.add_done_callback(self._numbers.ends(number))
-        message = m.Command(
-            number, targets, submission.method, submission.label, operation, sizes, submission.one_idle, below
-        )
-        command = SentCommand(message, future, so_far, body, sizes, submission.targets, output, talk)
         total = sum(sizes)
         try:
+            message = message_of(submission, number, below)
+            command = SentCommand(message, future, so_far, body, sizes, submission.targets, output, talk)
             prepared = prepared_here(message, total if total <= limits.INLINE_BODY else 0)
-        except ClientError:
+        except Exception:
             self._numbers.end(number)
             raise
         self._loop.call_threadsafe(
@@ -274,6 +271,7 @@ class Session:
             work.future.set_exception(self._failure)
             return
         self._commands[number] = work
+        self._say_who()
         total = sum(work.sizes)
         if total and total <= limits.INLINE_BODY and self._inline + total > limits.CLIENT_INLINE_BACKLOG:
             # The controller's queues are full: this body waits here for its turn.
@@ -286,6 +284,12 @@ class Session:
             work.body = [bytes(buffer) for buffer in work.body] if self.is_journalled else ()
         else:
             self.send_streamed(message, work.body)
+
+    def _say_who(self) -> None:
+        """Tell the controller once who gives commands."""
+        if not self._has_said_who:
+            self._has_said_who = True
+            self.send(m.CommandOrigin(platform.node(), user_name()))
 
     def _event(self, event: Event) -> None:
         self._handle(event)
@@ -442,6 +446,8 @@ class Session:
             settle(future, ConnectionError(LOST))
         self.tasks.go_on()
         if self._numbers.has_begun:
+            self._has_said_who = False
+            self._say_who()
             send_commands_again(self._commands.values(), self.send, self.send_streamed)
         for message in again:
             self.send(message)

@@ -12,6 +12,7 @@ from itertools import pairwise
 from ...errors import EngineBusy
 from ...ids import Ids
 from ...quantities import duration
+from ..registry import Engine
 from .queuedcommand import QueuedCommand
 
 
@@ -216,6 +217,12 @@ def _merged(queues: Iterable[CommandQueue]) -> list[CommandQueue]:
             before = queue
             found.append(queue)
     return found
+
+
+def gone(engine: Engine, reason: str, now: float | None, queue: CommandQueue) -> str:
+    """Return why an engine is lost; with the time, also what it ran."""
+    text = f"engine {engine.id} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
+    return text if now is None else text + queue.doing(now)
 
 
 def withdraw(

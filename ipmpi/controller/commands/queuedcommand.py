@@ -9,7 +9,7 @@ from typing import Final
 from ... import limits
 from ...errors import Backpressure, ClientError, MessageSizeError
 from ...ids import NONE, Ids, IdSet
-from ...protocol.frames import Buffer
+from ...protocol.frames import Buffer, size_of
 from ...protocol.messages import Command, Dispatch
 from ..headers import LARGEST_HEADER, header_size
 
@@ -62,6 +62,19 @@ class QueuedCommand:
     """Engines on which a debugger in it waits for a line."""
     given_up: set[int] = field(default_factory=set)
     """Engines that were told that the body will not arrive, and have not replied."""
+
+    @classmethod
+    def of(
+        cls, serial: int, client: int, message: Command, body: Sequence[Buffer], stream: int, engines: int
+    ) -> QueuedCommand:
+        """Return the command that a client has sent, for so many engines."""
+        work = cls(
+            serial, client, message.id, message.method, message.label[: limits.LABEL], message.operation,
+            message.sizes, [bytes(part) for part in body], stream, message.below, engines,
+        )  # fmt: skip
+        work.most_output = engines * limits.OUTPUT
+        work.inline_bytes = size_of(body)
+        return work
 
     @property
     def place(self) -> tuple[int, int]:

@@ -32,12 +32,13 @@ from ...ranges import engines_named
 from ..deadlines import failure
 from ..effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from ..headers import LARGEST_HEADER, header_size
-from ..registry import Engine, Registry
+from ..registry import Registry
 from .arriving import ArrivingCommand
 from .beforeend import OwnCommands
-from .commandqueue import CommandQueue, Queues, Stage, first_idle, withdraw
+from .commandqueue import CommandQueue, Queues, Stage, first_idle, gone, withdraw
 from .debuggers import Debuggers
 from .held import Held
+from .history import CommandHistory
 from .output import for_client
 from .passing import NOT_TAKEN, Passing
 from .queuedcommand import ClientCommands, QueuedCommand, Serials, check_size, dispatch
@@ -53,6 +54,7 @@ class Router:
         self._queues = Queues()
         self._held = Held()
         self._clients: dict[int, ClientCommands] = {}
+        self.history = CommandHistory(self._clients)
         self._works: dict[int, QueuedCommand] = {}
         self._serial = Serials(first_serial)
         self._now = 0.0
@@ -85,20 +87,15 @@ class Router:
             raise errors.InvalidEngineID("a command for no engine at all: the list of targets is empty")
         check_size(message, len(targets))
         state = self._clients.setdefault(client, ClientCommands())
-        inline = size_of(body)
-        state.check_room(message.id, inline)
-        work = QueuedCommand(
-            next(self._serial), client, message.id, message.method, message.label[: limits.LABEL],
-            message.operation, message.sizes, [bytes(b) for b in body], stream, message.below, len(targets),
-        )  # fmt: skip
+        state.check_room(message.id, size_of(body))
+        work = QueuedCommand.of(next(self._serial), client, message, body, stream, len(targets))
         work.outstanding, work.whole = IdSet(targets), whole_sets(self.registry, targets)
-        work.most_output = len(targets) * limits.OUTPUT
-        work.inline_bytes = inline
-        state.inline_bytes += inline
+        state.inline_bytes += work.inline_bytes
         if message.targets is None or message.one_idle:
             work.announce = targets
         state.commands[message.id] = work
         self._works[work.serial] = work
+        self.history.begun(work, targets)
         for queue in self._queues.each(targets):
             queue.waiting.append(work)
             self._advance(queue)
@@ -153,8 +150,9 @@ class Router:
         engines = self.registry.resolve(targets)
         works = None
         if commands is not None:
-            state = self._clients.get(client, ClientCommands())
-            works = [state.commands[number] for number in commands if number in state.commands]
+            mine = self._clients.get(client, ClientCommands()).commands
+            found = (mine.get(number) or self.history.work(client, number) for number in commands)
+            works = [work for work in found if work is not None]
             for work, waiting in withdraw(self._queues, engines, works):
                 self._will_not_run(work, waiting, "KeyboardInterrupt", f"{work.label} had not begun")
         busy = {
@@ -182,23 +180,28 @@ class Router:
         self._lose(ids, reason)
         return ids
 
-    def client_lost(self, client: int) -> None:
-        """A client's session has ended. Its commands are run if their bodies are here."""
+    def client_lost(self, client: int, heard: float | None = None) -> None:
+        """A client's session has ended. Its commands are run if their bodies are here.
+
+        ``heard``: when it was heard of last, in seconds since 1970.
+        """
         state = self._clients.pop(client, None)
         self.debuggers.client_lost(client, state.commands.values() if state else ())
         for work in list(state.commands.values()) if state else []:
             if work.is_streamed:
                 self._drop_bodiless(work)
+        self.history.client_lost(client, heard)
 
     def _drop_bodiless(self, work: QueuedCommand) -> None:
         """The body of a command will not arrive (again): no engine may wait for it."""
         work.will_fail = True
+        text = f"{work.label} will not run: its client was gone before it had sent the data"
         starting = [*self._starting.pop(work, ()), *self._late.pop(work, ())]
         for queue in self._waiting(work.outstanding):
             if work in queue.waiting:
                 queue.waiting.remove(work)
-                self._settle(work, queue.engines)
-        self._settle(work, starting)
+                self._will_not_run(work, queue.engines, "ConnectionError", text)
+        self._will_not_run(work, starting, "ConnectionError", text)
         self._free(starting, work)
 
     # --- engine sets -----------------------------------------------------------------------------------------
@@ -214,7 +217,7 @@ class Router:
     def output(self, key: int, message: m.Output) -> None:
         """Ranks print something while they run a command: its client is told."""
         work = self._works.get(message.id)
-        if work is not None and work.client in self._clients:
+        if work is not None and not work.is_before_end:
             passed_on = for_client(work, message, lambda ranks: self._running(key, work, ranks))
             self._effects += [Send(work.client, passed_on)] if passed_on is not None else []
 
@@ -252,16 +255,16 @@ class Router:
         self, work: QueuedCommand, ids: Ids, message: m.Result, body: Sequence[Buffer], key: int, stream: int
     ) -> None:
         answer = m.Result(work.id, ids, message.ok, message.outcome, message.sizes)
-        known = work.client in self._clients
+        known = not work.is_before_end
         if known and ids.ascending() == work.announce.ascending():
             work.announce = NONE  # the reply itself has the engines
         elif known:
             self._announce(work)
-        if stream and known:
+        if stream and not (work.client in self._clients or self.history.large(work, ids, message.ok)):
+            self._effects.append(Decline(key, stream))
+        elif stream and known:
             self._effects.append(Forward(key, stream, sum(message.sizes), ((work.client, answer),)))
             self._passing[key, stream] = Passing(work, ids)
-        elif stream:
-            self._effects.append(Decline(key, stream))
         elif known:
             self._effects.append(Send(work.client, answer, body))
         if work.is_before_end and not message.ok:
@@ -272,7 +275,7 @@ class Router:
         """A body was passed on, or (not ``complete``) will never be."""
         self._arriving.ended(source, stream)
         passing = self._passing.pop((source, stream), None)
-        if passing is None or complete or passing.work.client not in self._clients:
+        if passing is None or complete:
             return
         label, engines = passing.work.label, engines_named(passing.engines)
         text = f"the answer of {engines} to {label} did not arrive: {passing.reason}"
@@ -419,7 +422,7 @@ class Router:
             works = list(filter(None, [queue.running, *queue.waiting]))
             for number in part if works else ():
                 engine = self.registry.engines[number]
-                text = _gone(engine, reason, None if death is not None else now, queue)
+                text = gone(engine, reason, None if death is not None else now, queue)
                 known = death or m.Death(engine.rank, engine.pid, engine.host)
                 for work in works:
                     self._will_not_run(work, [number], "EngineLost", text, known)
@@ -427,7 +430,7 @@ class Router:
             for number in IdSet(ids).common(passing.engines):
                 queue = self._queues.look(number)
                 passing.error = "EngineLost"
-                passing.reason = _gone(self.registry.engines[number], reason, None if death else now, queue)
+                passing.reason = gone(self.registry.engines[number], reason, None if death else now, queue)
         for engines in (*self._starting.values(), *self._late.values()):
             engines.remove(ids)
         self._held.forget(ids)
@@ -442,10 +445,10 @@ class Router:
         undone, self._undone = self._undone, {}
         for (work, error, text, death), lost in undone.items():
             ids = lost.ids()
-            if work.client in self._clients:
+            if not work.is_before_end:
                 self._announce(work)
                 self._effects.append(Send(work.client, m.Undone(work.id, ids, error, text, death)))
-            elif work.is_before_end:
+            else:
                 self._effects.append(
                     Announce(f"{work.label} did not come to its end on {engines_named(ids)}: {text}")
                 )
@@ -460,7 +463,7 @@ class Router:
         self.debuggers.channels.look()
         self._queues.merge()
         effects, self._effects = self._effects, []
-        return effects
+        return self.history.pass_on(effects)
 
     def _announce(self, work: QueuedCommand) -> None:
         if work.announce:
@@ -491,9 +494,3 @@ class Router:
         if not work.asked_again:
             work.asked_again = True
             self._effects.append(Send(work.client, m.SendBodyAgain(work.id)))
-
-
-def _gone(engine: Engine, reason: str, now: float | None, queue: CommandQueue) -> str:
-    """Why an engine is lost; with the time, also what it ran."""
-    text = f"engine {engine.id} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
-    return text if now is None else text + queue.doing(now)
