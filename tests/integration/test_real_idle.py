@@ -76,7 +76,11 @@ def test_nothing_is_sent_while_nothing_changes(tmp_path: Path, monkeypatch: pyte
     with Cluster(n=3, name="calm", echo=None) as cluster:
         mec, tc = cluster.multiengine(), cluster.task()
         words = [sys.executable, "-m", "ipmpi.cli.ipcluster", "engines", "calm", "-n", "1", "--mpi", "none"]
-        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as more:
+        with (
+            subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as more,
+            contextlib.ExitStack() as ends,
+        ):
+            ends.callback(more.kill)  # whatever fails here
             mec.wait_for_engines(4, timeout=60)
             assert mec.execute("a = 1")
             assert tc.submit(abs, -1).result(60) == 1
