@@ -99,9 +99,10 @@ class Router:
             work.announce = targets
         state.commands[message.id] = work
         self._works[work.serial] = work
-        for queue in self._queues.each(targets):
+        queues = self._queues.each(targets)
+        for queue in queues:
             queue.waiting.append(work)
-            self._advance(queue)
+        self._advance(*queues)
 
     def body_again(self, client: int, message: m.BodyAgain, stream: int) -> None:
         """The client sends a body again, for engines that were not free the first time."""
@@ -351,23 +352,27 @@ class Router:
 
     # --- queues ----------------------------------------------------------------------------------------------
 
-    def _advance(self, queue: CommandQueue) -> None:
-        """Send the engines of a queue their next command, if they are free."""
-        if queue.running is not None or not queue.waiting:
-            return
-        work = queue.waiting.popleft()
-        queue.running, queue.last, work.is_begun = work, work.place, True
-        queue.stage = Stage.STARTING
-        self._starting.setdefault(work, IdSet()).add(queue.engines)
+    def _advance(self, *queues: CommandQueue) -> None:
+        """Send the engines of queues their next commands, if they are free."""
+        begun: dict[QueuedCommand, list[range]] = {}
+        for queue in queues:
+            if queue.running is None and queue.waiting:
+                work = queue.waiting.popleft()
+                queue.running, queue.last, work.is_begun = work, work.place, True
+                queue.stage = Stage.STARTING
+                begun.setdefault(work, []).append(queue.engines)
+        for work, runs in begun.items():
+            self._starting.setdefault(work, IdSet()).add(Ids(runs))
 
     def runs(self, engine: int, work: QueuedCommand) -> bool:
         """Return whether this engine still runs this command; another engine may have got its id."""
         return engine in self._queues and self._queues.look(engine).running is work
 
     def _free(self, engines: Iterable[int], work: QueuedCommand) -> None:
-        for queue in self._queues.each(self._queues.those(engines, lambda queue: queue.running is work)):
+        queues = self._queues.each(self._queues.those(engines, lambda queue: queue.running is work))
+        for queue in queues:
             queue.running = None
-            self._advance(queue)
+        self._advance(*queues)
 
     def _waiting(self, engines: Iterable[int]) -> list[CommandQueue]:
         """Those queues of these engines in which something waits."""
