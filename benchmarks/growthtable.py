@@ -75,6 +75,7 @@ PANELS: Final[Mapping[str, tuple[str, ...]]] = {
     "µs of a processor": ("controller_cpu_us", "agent_cpu_us_per_rank", "rank_cpu_us_per_rank"),
     "MB": ("rank_mb", "agent_mb", "controller_mb"),
 }
+_STYLES: Final[Mapping[str, str]] = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashes and dots"}
 _INK: Final = "#7a828b"
 """To be read on light and on dark pages."""
 
@@ -85,19 +86,25 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
 
     figure = matplotlib.figure.Figure(figsize=(11, 3.6), layout="constrained")
     titles = {key: title.removeprefix("- ") for title, key in COLUMNS.items()}
-    styles = dict(zip(dict.fromkeys(map(_series, rows)), ("-", "--", ":", "-."), strict=False))
+    styles = dict(zip(dict.fromkeys(map(_series, rows)), _STYLES, strict=False))
     for axes, (unit, keys) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         for number, key in enumerate(keys):
             for name, style in styles.items():
                 points = [(row["ranks"], row[key]) for row in rows if _series(row) == name]
                 label = titles[key].rpartition(",")[0] if name == next(iter(styles)) else None
                 axes.plot(*zip(*points, strict=True), style, color=f"C{number}", marker=".", label=label)
-        axes.set(xscale="log", yscale="log", xlabel="ranks", ylabel=unit)
+        ranks = sorted({row["ranks"] for row in rows})
+        axes.set(xscale="log", yscale="linear" if unit == "MB" else "log", xlabel="ranks", ylabel=unit)
+        axes.set_xticks(ranks, [str(each) for each in ranks], minor=False)
+        axes.set_xticks([], minor=True)
+        if unit == "MB":
+            axes.set_ylim(0)
         axes.legend(frameon=False, labelcolor=_INK, fontsize="small")
         axes.tick_params(which="both", colors=_INK)
         for part in (axes.xaxis.label, axes.yaxis.label):
             part.set_color(_INK)
         for spine in axes.spines.values():
             spine.set_color(_INK)
-    figure.suptitle("; ".join(f"{style} {name}" for name, style in styles.items()), color=_INK, fontsize="small")
+    title = "; ".join(f"{_STYLES[style]}: {name}" for name, style in styles.items())
+    figure.suptitle(title, color=_INK, fontsize="small")
     figure.savefig(file, transparent=True)
