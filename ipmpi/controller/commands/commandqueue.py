@@ -234,6 +234,18 @@ def _merged(queues: Iterable[CommandQueue]) -> list[CommandQueue]:
     return found
 
 
+def begin(queues: Iterable[CommandQueue]) -> dict[QueuedCommand, Ids]:
+    """Let engines that are free begin their next commands; return these, and their engines."""
+    begun: dict[QueuedCommand, list[range]] = {}
+    for queue in queues:
+        if queue.running is None and queue.waiting:
+            work = queue.waiting.popleft()
+            queue.running, queue.last, work.is_begun = work, work.place, True
+            queue.stage = Stage.STARTING
+            begun.setdefault(work, []).append(queue.engines)
+    return {work: Ids(runs) for work, runs in begun.items()}
+
+
 def withdraw(
     queues: Queues, engines: Iterable[int], works: Sequence[QueuedCommand]
 ) -> list[tuple[QueuedCommand, range]]:

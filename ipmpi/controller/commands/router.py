@@ -35,7 +35,7 @@ from ..headers import LARGEST_HEADER, header_size
 from ..registry import Engine, Registry
 from .arriving import ArrivingCommand
 from .beforeend import OwnCommands
-from .commandqueue import CommandQueue, Queues, Stage, first_idle, withdraw
+from .commandqueue import CommandQueue, Queues, Stage, begin, first_idle, withdraw
 from .debuggers import Debuggers
 from .held import Held
 from .output import for_client
@@ -354,15 +354,8 @@ class Router:
 
     def _advance(self, *queues: CommandQueue) -> None:
         """Send the engines of queues their next commands, if they are free."""
-        begun: dict[QueuedCommand, list[range]] = {}
-        for queue in queues:
-            if queue.running is None and queue.waiting:
-                work = queue.waiting.popleft()
-                queue.running, queue.last, work.is_begun = work, work.place, True
-                queue.stage = Stage.STARTING
-                begun.setdefault(work, []).append(queue.engines)
-        for work, runs in begun.items():
-            self._starting.setdefault(work, IdSet()).add(Ids(runs))
+        for work, engines in begin(queues).items():
+            self._starting.setdefault(work, IdSet()).add(engines)
 
     def runs(self, engine: int, work: QueuedCommand) -> bool:
         """Return whether this engine still runs this command; another engine may have got its id."""
