@@ -57,36 +57,53 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
+def controller(folder: Path, *options: str) -> Iterator[tuple[dict[str, str], int]]:
+    """A controller that only this machine reaches, in a new folder; yields what it tells first, and its pid."""
+    folder.mkdir(mode=0o700)
+    reader, writer = os.pipe()
+    words = [
+        "ipmpi.cli.ipcontroller",
+        "--ready-fd",
+        str(writer),
+        "--client-ip",
+        "127.0.0.1",
+        "--engine-ip",
+        "127.0.0.1",
+    ]
+    environ = {**os.environ, "IPYTHONDIR": str(folder)}
+    with open(folder / "log", "ab") as log, open(reader) as news:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *words, *options], env=environ, pass_fds=(writer,),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+        os.close(writer)
+        try:
+            yield json.loads(news.readline()), process.pid
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@contextlib.contextmanager
 def cluster(folder: Path, journal: bool) -> Iterator[tuple[MultiEngineClient, TaskClient]]:
     """A controller with or without a journal, two engines without MPI, and clients."""
-    folder.mkdir(mode=0o700)
-    environ = {**os.environ, "IPYTHONDIR": str(folder)}
-    options = ["--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1"]
-    options += ["--client-port", str(free_port()), "--engine-port", str(free_port())]
+    options = ["--client-port", str(free_port()), "--engine-port", str(free_port())]
     if journal:
         options += ["--journal", str(folder / "journal")]
-    reader, writer = os.pipe()
-    with open(folder / "log", "ab") as log, contextlib.ExitStack() as stack:
-
-        def start(*command: str, fds: tuple[int, ...] = ()) -> None:
+    environ = {**os.environ, "IPYTHONDIR": str(folder)}
+    with contextlib.ExitStack() as stack:
+        told, _ = stack.enter_context(controller(folder, *options))
+        log = stack.enter_context(open(folder / "log", "ab"))
+        for _ in range(ENGINES):
             process = subprocess.Popen(
-                [sys.executable, "-m", *command], env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                pass_fds=fds,
+                [sys.executable, "-m", "ipmpi.cli.ipengine", "--mpi", "none"], env=environ,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
             stack.callback(process.wait)
             stack.callback(process.terminate)
-
-        start("ipmpi.cli.ipcontroller", "--ready-fd", str(writer), *options, fds=(writer,))
-        os.close(writer)
-        with open(reader) as news:
-            told = json.loads(news.readline())
-            for _ in range(ENGINES):
-                start("ipmpi.cli.ipengine", "--mpi", "none")
-            while json.loads(news.readline()).get("engines") != ENGINES:
-                pass
-            mec = stack.enter_context(MultiEngineClient(told["multiengine_furl_file"]))
-            tc = stack.enter_context(TaskClient(told["task_furl_file"]))
-            yield mec, tc
+        mec = stack.enter_context(MultiEngineClient(told["multiengine_furl_file"]))
+        mec.wait_for_engines(ENGINES)
+        yield mec, stack.enter_context(TaskClient(told["task_furl_file"]))
 
 
 def sync_times(path: Path) -> list[float]:

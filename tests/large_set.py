@@ -119,7 +119,12 @@ class LargeSet:
 
     def close(self) -> None:
         """End it, with a goodbye."""
-        self.loop.call_threadsafe(lambda: (self.session.close("the test is over"), self.loop.stop()))
+
+        def end() -> None:
+            self.session.close("the test is over")
+            self.loop.stop()
+
+        self.loop.call_threadsafe(end)
         self.thread.join(10)
         assert not self.thread.is_alive()
 
@@ -128,6 +133,11 @@ def cpu_seconds(loop: Loop) -> float:
     """Processor time that the thread of a loop has used."""
     answers: list[float] = []
     done = threading.Event()
-    loop.call_threadsafe(lambda: (answers.append(time.thread_time()), done.set()))
+
+    def tell() -> None:
+        answers.append(time.thread_time())
+        done.set()
+
+    loop.call_threadsafe(tell)
     assert done.wait(60)
     return answers[0]

@@ -6,21 +6,29 @@ import contextlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from ipmpi.client.session.connecting import connect
 from ipmpi.client.session.presence import Presence
+from ipmpi.client.session.session import Session
 from ipmpi.errors import KernelError
 from ipmpi.launch.cluster.controller import EventReader
+from ipmpi.launch.cluster.controllerends import RETURN
+from ipmpi.launch.cluster.owncount import OwnCount
 
 LOOK: Final = 1.0
-"""Seconds between checks for the furl file, which appears on a shared file system."""
+"""Seconds between checks for the furl file, which appears on a shared file system, and between attempts to reach a
+controller that was killed."""
 
 
 class MonitoredController(EventReader):
     """Waits in a thread for the furl file of a controller, connects, and reports changes of the number of engines.
+
+    The controller tells every client which engines come and go, so nothing is asked. The furl is that of monitors,
+    which may only look. A controller that was killed may be started again: for some time, it is looked for.
 
     Args:
         furl_files: the present or future furl files of the controller, by role.
@@ -32,8 +40,10 @@ class MonitoredController(EventReader):
     def __init__(self, furl_files: dict[str, str], may_look: Callable[[Path], bool], *, only_new: bool) -> None:
         super().__init__()
         self._files = furl_files
+        self._role = "monitor" if "monitor" in furl_files else "mec"
         self._may_look = may_look
         self._only_new = only_new
+        self._engines = OwnCount()
         self._closed = threading.Event()
         self._presence: Presence | None = None
         self._lock = threading.Lock()
@@ -50,40 +60,56 @@ class MonitoredController(EventReader):
             self._presence.end()
 
     def _watch(self) -> None:
-        path = Path(self._files["mec"])
         pause = 0.0
-        while not self._closed.wait(pause):
+        given_up_at = float("inf")
+        while not self._closed.wait(pause) and time.monotonic() < given_up_at:
             pause = LOOK
-            if not self._may_look(path):
-                continue
-            try:
-                session = connect(path, "mec")
-            except (KernelError, ValueError, OSError):
+            session = self._connected()
+            if session is None:
                 continue  # not there yet; the timeout is elsewhere
             try:
+                if self._only_new:
+                    self._engines.others_are(session.presence.ids)
                 names = {"mec": "multiengine", "tc": "task"}
                 self._tell({f"{names.get(role, role)}_furl_file": file for role, file in self._files.items()})
                 self._count(session.presence)
             finally:
                 session.close()
-            self._tell({"ended": 0} if self._only_new else {"engines": 0})
-            if self._only_new:
-                return
+            if not self._only_new:
+                self._tell({"engines": 0})
+                self._engines = OwnCount()
+            elif session.was_dismissed:
+                break
+            else:
+                self._engines.controller_is_away()
+                given_up_at = time.monotonic() + RETURN
+        if self._only_new:
+            self._tell({"ended": 0})
+
+    def _connected(self) -> Session | None:
+        path = Path(self._files[self._role])
+        try:
+            return connect(path, self._role) if self._may_look(path) else None
+        except (KernelError, ValueError, OSError):
+            return None
 
     def _count(self, presence: Presence) -> None:
         """Report the number of engines whenever it changes, until the controller or this object ends."""
-        ids = presence.ids
-        before, told = len(ids) if self._only_new else 0, 0
+        engines, restarts = self._engines, 0
+        if engines.waits_until:
+            engines.controller_is_back(time.monotonic())
         self._presence = presence
-        while not self._closed.is_set():
-            engines = max(0, len(ids) - before)
-            if engines != told:
-                self._tell({"engines": engines})
-                told = engines
-            others = presence.others_than(ids)
-            if others is None:
-                return
-            ids = others
+        found = presence.others_than(None)
+        while found is not None and not self._closed.is_set():
+            ids, now = found[0], time.monotonic()
+            if found[1] != restarts:
+                restarts = found[1]
+                engines.controller_is_back(now)
+            count = engines.are(ids, now)
+            if count is not None:
+                self._tell({"engines": count})
+            rest = engines.waits_until - now
+            found = presence.others_than(ids, rest if rest > 0 else None)
 
     def _tell(self, what: dict[str, object]) -> None:
         with self._lock, contextlib.suppress(OSError):

@@ -40,6 +40,9 @@ class RunMap(Generic[Value]):
         starts, stops = self._starts, self._stops
         for run in Ids.of(numbers).runs:
             at = bisect_right(stops, run.start)
+            if at < len(starts) and starts[at] <= run.start and run.stop <= stops[at]:
+                yield run, self._values[at]
+                continue
             while at < len(starts) and starts[at] < run.stop:
                 yield range(max(starts[at], run.start), min(stops[at], run.stop)), self._values[at]
                 at += 1

@@ -117,3 +117,27 @@ def test_a_new_client_with_the_same_furl_reaches_the_new_controller(home: Path) 
         assert Path(furl).read_text() == text
         with TaskClient(furl) as tc:
             assert tc.submit(abs, -1).result(60) == 1
+
+
+@pytest.mark.parametrize("journal", [{}, {"journal": "none"}], ids=["journal", "no-journal"])
+def test_added_engines_stay_and_are_counted_as_before(home: Path, journal: dict[str, str]) -> None:
+    del home
+    with Cluster(n=2, name="sweep", mpi="none", echo=None, **journal) as cluster:
+        mec = cluster.multiengine()
+        words = [sys.executable, "-m", "ipmpi.cli.ipcluster", "engines", "sweep", "-n", "1", "--mpi", "none"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as more:
+            assert mec.wait_for_engines(3, timeout=60) is None
+            mec.execute("kept = id + 10")
+            kill(cluster)
+            again = cluster.multiengine()
+            again.wait_for_engines(3, timeout=60)
+            assert again.pull("kept") == [10, 11, 12]
+            again.kill(targets=[0])  # of others: nothing to be told by the command that has added one
+            wait_until(lambda: again.get_ids() == [1, 2], "one has ended")
+            assert again.execute("kept += 1", targets=2)
+            more.send_signal(signal.SIGINT)
+            said, _ = more.communicate(timeout=60)
+            assert more.returncode == 0, said
+            wait_until(lambda: again.get_ids() == [1], "the added engine has ended")
+    assert "1 engine was added to the cluster 'sweep'." in said
+    assert "left" not in said, said

@@ -13,12 +13,17 @@ _KEPT = 1_000
 
 
 class Presence:
-    """The ids of the engines; any thread may wait for a change."""
+    """The ids of the engines; any thread may wait for a change.
+
+    Attributes:
+        restarts: how often the controller was started again from its journal.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._ids: list[int] = []
         self._is_over = False
+        self.restarts = 0
         self._watches: dict[int, deque[Watched]] = {}
 
     @property
@@ -30,6 +35,13 @@ class Presence:
         """Apply a change that the controller has announced."""
         with self._changed:
             self._ids = sorted((set(self._ids) | set(came)) - set(gone))
+            self._changed.notify_all()
+
+    def begin_again(self) -> None:
+        """The controller was started again, and no engine has come back yet."""
+        with self._changed:
+            self.restarts += 1
+            self._ids = []
             self._changed.notify_all()
 
     def end(self) -> None:
@@ -97,8 +109,13 @@ class Presence:
                 return found
             return None if has_ended() else []
 
-    def others_than(self, known: Sequence[int]) -> list[int] | None:
-        """Wait until the ids differ from ``known``, and return them; None if the session has ended."""
+    def others_than(
+        self, known: Sequence[int] | None, timeout: float | None = None
+    ) -> tuple[list[int], int] | None:
+        """Wait until the ids differ from ``known``, and return them; None if the session has ended.
+
+        After ``timeout`` seconds, they are returned as they are. With them comes :attr:`restarts`.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._is_over or self._ids != known)
-            return None if self._is_over else list(self._ids)
+            self._changed.wait_for(lambda: self._is_over or self._ids != known, timeout)
+            return None if self._is_over else (list(self._ids), self.restarts)

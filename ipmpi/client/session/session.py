@@ -56,6 +56,7 @@ class Session:
         role: the role of the furl.
         controller_id: a text that no other controller has.
         notices: texts that the controller sent unasked, newest last.
+        was_dismissed: the controller has ended the session in order, because it ends itself.
         presence: the registered engines.
         debug_channels: those between editors and debugpy.
         opener: opens what engines have pickled.
@@ -75,6 +76,7 @@ class Session:
         self.role = address.role
         self.controller_id = address.fingerprint.hex()
         self.notices: list[str] = []
+        self.was_dismissed = False
         self.opener: Opener = EVERYTHING
         self.presence = Presence()
         self.tasks: TaskReceiver = NoTasks()
@@ -350,6 +352,7 @@ class Session:
             self._notice(message.text)
         elif isinstance(message, m.Goodbye):
             reason = f"the controller ended the session: {message.reason}"
+            self.was_dismissed = not (message.furl or message.fault)
             if message.furl:
                 self._shut(reason, "Copy the new furl file, or ask who gave you this one for another", FurlEnded)
             else:
@@ -440,7 +443,7 @@ class Session:
         if not self._link.was_journalled:
             return
         self._transfers.endpoint_lost(self._link)
-        self.presence.update((), self.presence.ids)
+        self.presence.begin_again()
         again, lost = to_repeat(self._requests)
         for future in lost:
             settle(future, ConnectionError(LOST))

@@ -25,7 +25,7 @@ class Stage(enum.Enum):
     """The engine has it and has not replied."""
 
 
-@dataclass
+@dataclass(slots=True)
 class CommandQueue:
     """The commands of one engine, or of several with consecutive ids that all have the same ones."""
 
@@ -113,8 +113,12 @@ class Queues:
 
     def each(self, engines: Iterable[int]) -> list[CommandQueue]:
         """Return the queues of these engines, which they share with no others from now on."""
-        found: list[CommandQueue] = []
         runs = Ids.of(engines).runs
+        self._changed += runs
+        found = self._apart_already(runs)
+        if found is not None:
+            return found
+        found = []
         if len(runs) == 1:
             self._cut(runs[0].start)
             self._cut(runs[0].stop)
@@ -122,13 +126,25 @@ class Queues:
             self._cut_often(sorted({edge for run in runs for edge in (run.start, run.stop)}))
         for run in runs:
             found += self._queues[bisect_left(self._starts, run.start) : bisect_left(self._starts, run.stop)]
-        self._changed += runs
+        return found
+
+    def _apart_already(self, runs: Sequence[range]) -> list[CommandQueue] | None:
+        """Return the queues of these runs if each has one that it shares with no others, else None."""
+        found = []
+        for run in runs:
+            at = bisect_left(self._starts, run.start)
+            if at == len(self._queues) or self._queues[at].engines != run:
+                return None
+            found.append(self._queues[at])
         return found
 
     def parts(self, engines: Iterable[int]) -> Iterator[tuple[range, CommandQueue]]:
         """Yield parts of these engines that have the same queue, in their order, and it: only to look at."""
         for run in Ids.of(engines).runs:
             at = max(0, bisect_right(self._starts, run.start) - 1)
+            if at < len(self._queues) and self._queues[at].engines == run:
+                yield run, self._queues[at]
+                continue
             for queue in self._queues[at : bisect_left(self._starts, run.stop)]:
                 part = range(max(queue.engines.start, run.start), min(queue.engines.stop, run.stop))
                 if part:
@@ -196,7 +212,7 @@ def _halves(queue: CommandQueue, edges: Sequence[int]) -> tuple[list[int], list[
     """Divide a queue at these ids; return the first ids, and the queues."""
     bounds = [queue.engines.start, *edges, queue.engines.stop]
     parts = [
-        CommandQueue(range(start, stop), queue.last, queue.running, queue.stage, queue.since, deque(queue.waiting))
+        CommandQueue(range(start, stop), queue.last, queue.running, queue.stage, queue.since, queue.waiting.copy())
         for start, stop in pairwise(bounds)
     ]
     return bounds[:-1], parts
@@ -223,6 +239,18 @@ def gone(engine: Engine, reason: str, now: float | None, queue: CommandQueue) ->
     """Return why an engine is lost; with the time, also what it ran."""
     text = f"engine {engine.id} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
     return text if now is None else text + queue.doing(now)
+
+
+def begin(queues: Iterable[CommandQueue]) -> dict[QueuedCommand, Ids]:
+    """Let engines that are free begin their next commands; return these, and their engines."""
+    begun: dict[QueuedCommand, list[range]] = {}
+    for queue in queues:
+        if queue.running is None and queue.waiting:
+            work = queue.waiting.popleft()
+            queue.running, queue.last, work.is_begun = work, work.place, True
+            queue.stage = Stage.STARTING
+            begun.setdefault(work, []).append(queue.engines)
+    return {work: Ids(runs) for work, runs in begun.items()}
 
 
 def withdraw(

@@ -35,7 +35,7 @@ from ..headers import LARGEST_HEADER, header_size
 from ..registry import Registry
 from .arriving import ArrivingCommand
 from .beforeend import OwnCommands
-from .commandqueue import CommandQueue, Queues, Stage, first_idle, gone, withdraw
+from .commandqueue import CommandQueue, Queues, Stage, begin, first_idle, gone, withdraw
 from .debuggers import Debuggers
 from .held import Held
 from .history import CommandHistory
@@ -96,9 +96,10 @@ class Router:
         state.commands[message.id] = work
         self._works[work.serial] = work
         self.history.begun(work, targets)
-        for queue in self._queues.each(targets):
+        queues = self._queues.each(targets)
+        for queue in queues:
             queue.waiting.append(work)
-            self._advance(queue)
+        self._advance(*queues)
 
     def body_again(self, client: int, message: m.BodyAgain, stream: int) -> None:
         """The client sends a body again, for engines that were not free the first time."""
@@ -354,23 +355,20 @@ class Router:
 
     # --- queues ----------------------------------------------------------------------------------------------
 
-    def _advance(self, queue: CommandQueue) -> None:
-        """Send the engines of a queue their next command, if they are free."""
-        if queue.running is not None or not queue.waiting:
-            return
-        work = queue.waiting.popleft()
-        queue.running, queue.last, work.is_begun = work, work.place, True
-        queue.stage = Stage.STARTING
-        self._starting.setdefault(work, IdSet()).add(queue.engines)
+    def _advance(self, *queues: CommandQueue) -> None:
+        """Send the engines of queues their next commands, if they are free."""
+        for work, engines in begin(queues).items():
+            self._starting.setdefault(work, IdSet()).add(engines)
 
     def runs(self, engine: int, work: QueuedCommand) -> bool:
         """Return whether this engine still runs this command; another engine may have got its id."""
         return engine in self._queues and self._queues.look(engine).running is work
 
     def _free(self, engines: Iterable[int], work: QueuedCommand) -> None:
-        for queue in self._queues.each(self._queues.those(engines, lambda queue: queue.running is work)):
+        queues = self._queues.each(self._queues.those(engines, lambda queue: queue.running is work))
+        for queue in queues:
             queue.running = None
-            self._advance(queue)
+        self._advance(*queues)
 
     def _waiting(self, engines: Iterable[int]) -> list[CommandQueue]:
         """Those queues of these engines in which something waits."""
