@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -134,6 +135,9 @@ class Bundles:
         self._by_client: dict[int, dict[str, Bundle]] = {}
         self._groups: dict[tuple[int, int], BundleGroup] = {}
         self._serials: dict[int, BundleGroup] = {}
+        self._by_number: dict[int, Bundle] = {}
+        self._numbers: dict[str, list[int]] = {}
+        """By holder: the numbers of the bundles that can be found, ascending."""
 
     def __iter__(self) -> Iterator[Bundle]:
         return iter(list(self._by_name.values()))
@@ -149,6 +153,12 @@ class Bundles:
     def by_serial(self, serial: int) -> BundleGroup | None:
         """Return a group by its serial."""
         return self._serials.get(serial)
+
+    def after(self, holder: str, number: int) -> Iterator[Bundle]:
+        """Yield the bundles of the holder of a furl with larger numbers than this one, in their order."""
+        numbers = self._numbers.get(holder, [])
+        for at in range(bisect.bisect_right(numbers, number), len(numbers)):
+            yield self._by_number[numbers[at]]
 
     def find(self, holder: str, name: str) -> Bundle:
         """Return a bundle; raises ClientError if the holder of this furl has none of this name."""
@@ -190,7 +200,11 @@ class Bundles:
 
     def begin(self, bundle: Bundle) -> Bundle:
         """Add a bundle without groups."""
-        self._by_name[bundle.holder, bundle.name] = bundle
+        before = self._by_name.get((bundle.holder, bundle.name))
+        if before is not None:
+            self._leave_order(before)
+        self._by_name[bundle.holder, bundle.name] = self._by_number[bundle.number] = bundle
+        bisect.insort(self._numbers.setdefault(bundle.holder, []), bundle.number)
         self._by_client.setdefault(bundle.client, {})[bundle.name] = bundle
         return bundle
 
@@ -228,11 +242,19 @@ class Bundles:
         if self._by_name.get((bundle.holder, bundle.name)) is not bundle:
             return False
         del self._by_name[bundle.holder, bundle.name]
+        self._leave_order(bundle)
         theirs = self._by_client[bundle.client]
         del theirs[bundle.name]
         if not theirs:
             del self._by_client[bundle.client]
         return True
+
+    def _leave_order(self, bundle: Bundle) -> None:
+        del self._by_number[bundle.number]
+        numbers = self._numbers[bundle.holder]
+        del numbers[bisect.bisect_left(numbers, bundle.number)]
+        if not numbers:
+            del self._numbers[bundle.holder]
 
     # --- what is kept for how long ----------------------------------------------------------------------------
 

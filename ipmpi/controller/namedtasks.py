@@ -30,6 +30,11 @@ from .farm.recovery import Ends, ends_in, only
 EXPIRY_LOOK: Final = 1.0
 """Seconds between two looks for what is not kept any longer."""
 
+_ANSWER: Final = limits.MESSAGE // 8
+"""Bytes of one answer to TaskHistory, about: others do not wait for long while it is made."""
+_ROW: Final = 100
+"""Bytes of a bundle in it without its texts, at most."""
+
 RESUMED: Final = 4096
 """Groups in one answer to ResumeTasks: with their labels they fit into MESSAGE."""
 
@@ -229,10 +234,17 @@ class NamedTasks:
 
     # --- requests --------------------------------------------------------------------------------------------
 
-    def history(self, client: int) -> list[list[Any]]:
-        """Return the answer to :class:`TaskHistory`."""
-        holder = self._who(client).holder
-        return [self._told(b) for b in sorted(self._bundles, key=lambda b: b.submitted) if b.holder == holder]
+    def history(self, client: int, message: m.TaskHistory) -> dict[str, Any]:
+        """Return the answer to :class:`TaskHistory`: as many bundles as fit into a message."""
+        told: list[list[Any]] = []
+        size = 0
+        for bundle in self._bundles.after(self._who(client).holder, message.after):
+            if size > _ANSWER:
+                return {"names": told, "more": True}
+            told.append(self._told(bundle))
+            host, user, _ = bundle.origin
+            size += _ROW + sum(len(text.encode("utf-8", "replace")) for text in (bundle.name, host, user))
+        return {"names": told, "more": False}
 
     def _told(self, bundle: Bundle) -> list[Any]:
         tasks, succeeded, failed = bundle.tasks()
@@ -243,7 +255,8 @@ class NamedTasks:
                 running, succeeded, failed = running + counts[0], succeeded + counts[1], failed + counts[2]
         host, user, _ = bundle.origin
         there = not bundle.is_orphan
-        return [bundle.name, bundle.submitted, host, user, tasks, succeeded, failed, running, there]
+        name, number = bundle.name, bundle.number
+        return [number, name, bundle.submitted, host, user, tasks, succeeded, failed, running, there]
 
     def resume(self, client: int, message: m.ResumeTasks) -> dict[str, Any]:
         """Return the answer to :class:`ResumeTasks`; raises ClientError."""
