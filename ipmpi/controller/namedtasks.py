@@ -32,8 +32,7 @@ EXPIRY_LOOK: Final = 1.0
 
 _ANSWER: Final = limits.MESSAGE // 8
 """Bytes of one answer to TaskHistory, about: others do not wait for long while it is made."""
-_ROW: Final = 100
-"""Bytes of a bundle in it without its texts, at most."""
+_ROW: Final = 100  # bytes of a bundle in it without its texts, at most
 
 RESUMED: Final = 4096
 """Groups in one answer to ResumeTasks: with their labels they fit into MESSAGE."""
@@ -242,8 +241,7 @@ class NamedTasks:
             if size > _ANSWER:
                 return {"names": told, "more": True}
             told.append(self._told(bundle))
-            host, user, _ = bundle.origin
-            size += _ROW + sum(len(text.encode("utf-8", "replace")) for text in (bundle.name, host, user))
+            size += _ROW + sum(len(t.encode("utf-8", "replace")) for t in (bundle.name, *bundle.origin[:2]))
         return {"names": told, "more": False}
 
     def _told(self, bundle: Bundle) -> list[Any]:
@@ -255,8 +253,7 @@ class NamedTasks:
                 running, succeeded, failed = running + counts[0], succeeded + counts[1], failed + counts[2]
         host, user, _ = bundle.origin
         there = not bundle.is_orphan
-        name, number = bundle.name, bundle.number
-        return [number, name, bundle.submitted, host, user, tasks, succeeded, failed, running, there]
+        return [bundle.number, bundle.name, bundle.submitted, host, user, tasks, succeeded, failed, running, there]
 
     def resume(self, client: int, message: m.ResumeTasks) -> dict[str, Any]:
         """Return the answer to :class:`ResumeTasks`; raises ClientError."""
