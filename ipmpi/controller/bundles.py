@@ -7,11 +7,12 @@ them.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..errors import ClientError
 from ..journal.rows import BundleRow
@@ -139,6 +140,9 @@ class Bundles:
         self._by_client: dict[int, dict[str, Bundle]] = {}
         self._groups: dict[tuple[int, int], BundleGroup] = {}
         self._serials: dict[int, BundleGroup] = {}
+        self._by_number: dict[int, Bundle] = {}
+        self._numbers: dict[str, list[int]] = {}
+        """By holder: the numbers of the bundles that can be found, ascending."""
 
     def __iter__(self) -> Iterator[Bundle]:
         return iter(list(self._by_name.values()))
@@ -154,6 +158,12 @@ class Bundles:
     def by_serial(self, serial: int) -> BundleGroup | None:
         """Return a group by its serial."""
         return self._serials.get(serial)
+
+    def after(self, holder: str, number: int) -> Iterator[Bundle]:
+        """Yield the bundles of the holder of a furl with larger numbers than this one, in their order."""
+        numbers = self._numbers.get(holder, [])
+        for at in range(bisect.bisect_right(numbers, number), len(numbers)):
+            yield self._by_number[numbers[at]]
 
     def find(self, holder: str, name: str) -> Bundle:
         """Return a bundle; raises ClientError if the holder of this furl has none of this name."""
@@ -195,7 +205,11 @@ class Bundles:
 
     def begin(self, bundle: Bundle) -> Bundle:
         """Add a bundle without groups."""
-        self._by_name[bundle.holder, bundle.name] = bundle
+        before = self._by_name.get((bundle.holder, bundle.name))
+        if before is not None:
+            self._leave_order(before)
+        self._by_name[bundle.holder, bundle.name] = self._by_number[bundle.number] = bundle
+        bisect.insort(self._numbers.setdefault(bundle.holder, []), bundle.number)
         self._by_client.setdefault(bundle.client, {})[bundle.name] = bundle
         return bundle
 
@@ -241,11 +255,19 @@ class Bundles:
         if self._by_name.get((bundle.holder, bundle.name)) is not bundle:
             return False
         del self._by_name[bundle.holder, bundle.name]
+        self._leave_order(bundle)
         theirs = self._by_client[bundle.client]
         del theirs[bundle.name]
         if not theirs:
             del self._by_client[bundle.client]
         return True
+
+    def _leave_order(self, bundle: Bundle) -> None:
+        del self._by_number[bundle.number]
+        numbers = self._numbers[bundle.holder]
+        del numbers[bisect.bisect_left(numbers, bundle.number)]
+        if not numbers:
+            del self._numbers[bundle.holder]
 
     # --- what is kept for how long ----------------------------------------------------------------------------
 
@@ -288,3 +310,21 @@ class Bundles:
     def next_expiry(self, keep: float) -> float | None:
         """Return when the next bundle is not kept any longer, in seconds since 1970."""
         return min((bundle.ended + keep for bundle in self if bundle.is_kept and bundle.ended), default=None)
+
+
+def told_of(bundle: Bundle, states: Callable[[int, int], tuple[int, int, int]]) -> list[Any]:
+    """Return the row of a bundle in the answer to :class:`TaskHistory`.
+
+    Args:
+        bundle: the bundle.
+        states: returns how many tasks of an open group, by its client and number, run, have succeeded and failed.
+    """
+    tasks, succeeded, failed = bundle.tasks()
+    running = 0
+    for group in bundle.groups.values() if bundle.open else ():
+        if group.is_open:
+            counts = states(bundle.client, group.number)
+            running, succeeded, failed = running + counts[0], succeeded + counts[1], failed + counts[2]
+    host, user, _ = bundle.origin
+    there = not bundle.is_orphan
+    return [bundle.number, bundle.name, bundle.submitted, host, user, tasks, succeeded, failed, running, there]

@@ -21,7 +21,7 @@ from .. import limits
 from ..errors import ClientError, JournalDamaged
 from ..journal.rows import BundleRow, Change, DropBundle, EndRow, OriginRow, engines_text
 from ..protocol import messages as m, packed
-from .bundles import UNKNOWN, Bundle, BundleGroup, Bundles, Origin
+from .bundles import UNKNOWN, Bundle, BundleGroup, Bundles, Origin, told_of
 from .effects import Effect, Forward, Send
 from .farm.farm import Farm
 from .farm.groups import SUCCEEDED, TaskGroup
@@ -29,6 +29,10 @@ from .farm.recovery import Ends, ends_in, only
 
 EXPIRY_LOOK: Final = 1.0
 """Seconds between two looks for what is not kept any longer."""
+
+_ANSWER: Final = limits.MESSAGE // 8
+"""Bytes of one answer to TaskHistory, about: others do not wait for long while it is made."""
+_ROW: Final = 100  # bytes of a bundle in it without its texts, at most
 
 RESUMED: Final = 4096
 """Groups in one answer to ResumeTasks: with their labels they fit into MESSAGE."""
@@ -235,21 +239,16 @@ class NamedTasks:
 
     # --- requests --------------------------------------------------------------------------------------------
 
-    def history(self, client: int) -> list[list[Any]]:
-        """Return the answer to :class:`TaskHistory`."""
-        holder = self._who(client).holder
-        return [self._told(b) for b in sorted(self._bundles, key=lambda b: b.submitted) if b.holder == holder]
-
-    def _told(self, bundle: Bundle) -> list[Any]:
-        tasks, succeeded, failed = bundle.tasks()
-        running = 0
-        for group in bundle.groups.values() if bundle.open else ():
-            if group.is_open:
-                counts = self._farm.recovery.states(bundle.client, group.number)
-                running, succeeded, failed = running + counts[0], succeeded + counts[1], failed + counts[2]
-        host, user, _ = bundle.origin
-        there = not bundle.is_orphan
-        return [bundle.name, bundle.submitted, host, user, tasks, succeeded, failed, running, there]
+    def history(self, client: int, message: m.TaskHistory) -> dict[str, Any]:
+        """Return the answer to :class:`TaskHistory`: as many bundles as fit into a message."""
+        told: list[list[Any]] = []
+        size = 0
+        for bundle in self._bundles.after(self._who(client).holder, message.after):
+            if size > _ANSWER:
+                return {"names": told, "more": True}
+            told.append(told_of(bundle, self._farm.recovery.states))
+            size += _ROW + sum(len(t.encode("utf-8", "replace")) for t in (bundle.name, *bundle.origin[:2]))
+        return {"names": told, "more": False}
 
     def resume(self, client: int, message: m.ResumeTasks) -> dict[str, Any]:
         """Return the answer to :class:`ResumeTasks`; raises ClientError."""

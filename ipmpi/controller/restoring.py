@@ -36,6 +36,7 @@ def restore(contents: Contents, service: ControllerService, now: float, log: Cal
         if row.key in clients:
             sessions.restore(*row)
             journal.named.began(row.key, holders[row.key], origins.get(row.key, UNKNOWN), only.get(row.key))
+    sessions.sets = frozenset(row.token for row in contents.sets)
     for bundle in contents.bundles:
         if bundle.client in roles:
             journal.named.restore_bundle(bundle, bundle.client in gone)
@@ -43,6 +44,7 @@ def restore(contents: Contents, service: ControllerService, now: float, log: Cal
         sessions.continue_after(number)
     recovery = journal.farm.recovery
     serials = [*(row.serial for row in contents.groups), *(row.serial for row in contents.records)]
+    serials += [row.number for row in contents.bundles]
     if serials:
         recovery.continue_after(max(serials))
     records = [row for row in contents.records if row.client in roles]

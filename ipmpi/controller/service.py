@@ -154,7 +154,7 @@ class ControllerService:
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
             m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
             m.Release: lambda session, message: self.farm.release(session.key, message.targets),
-            m.TaskHistory: lambda session, message: self.journal.named.history(session.key),
+            m.TaskHistory: lambda session, message: self.journal.named.history(session.key, message),
             m.ResumeTasks: lambda session, message: self.journal.named.resume(session.key, message),
             m.ForgetTasks: lambda session, message: self.journal.named.forget(session.key, message),
         }

@@ -98,6 +98,9 @@ class Sessions:
         self.entry: EntryCheck | None = None
         self.journalled = False
         """Whether they are in a journal."""
+        self.sets: frozenset[bytes] = frozenset()
+        """Tokens of engine sets that the journal has. A set that comes back keeps its token, so that the journal
+        knows it even if nothing can be written before this controller is killed, too."""
         self._tables = tables
         self._on_started = on_started
         self._on_event = on_event
@@ -144,7 +147,9 @@ class Sessions:
             )  # fmt: skip
             return
         connection = Connection(table, unacknowledged=bounds.unacknowledged)
-        session = PeerSession(self._next, secrets.token_bytes(16), hello.role, connection, peer.peer, bounds)
+        is_back = hello.role == "engine" and hello.session in self.sets
+        token = hello.session if is_back else secrets.token_bytes(16)
+        session = PeerSession(self._next, token, hello.role, connection, peer.peer, bounds, is_restored=is_back)
         session.process, session.former = hello.process, hello.session
         self._next += 1
         self._by_token[session.token] = session

@@ -148,6 +148,8 @@ class TaskJournal(NoJournal):
     def began(self, session: Session) -> None:
         """A session has begun: from now on it outlives this process."""
         if session.role == "engine":
+            if session.key in self._former:  # the answer to its Hello was lost
+                return
             self._former[session.key] = session.former
             self._changes.append(SetRow(session.key, session.token))
             return

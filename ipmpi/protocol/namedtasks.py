@@ -29,13 +29,15 @@ class TaskOrigin(Message, frozen=True, tag=140):
 
 
 class TaskHistory(Message, frozen=True, tag=141):
-    """The bundles of the holder of this furl.
+    """The bundles of the holder of this furl, those after number ``after`` of them.
 
-    Answer: list of ``[name, submitted, host, user, tasks, succeeded, failed, running, is_there]``, in the order of
-    submission: a time in seconds since 1970, numbers of tasks, and whether their client is there.
+    Answer: ``{'names': [[number, name, submitted, host, user, tasks, succeeded, failed, running, is_there], ...],
+    'more': bool}``, in the order of submission: a time in seconds since 1970, numbers of tasks, and whether their
+    client is there. ``more``: there are others after the last of these.
     """
 
     id: int
+    after: int = 0
 
 
 class ResumeTasks(Message, frozen=True, tag=142):

@@ -168,6 +168,7 @@ class SimulatedSet:
         self.is_connected = False
         self.out: deque[Packet] = deque()
         self.inbox: deque[Packet] = deque()
+        self.ids: list[int] = []
         self.unrecorded = UnrecordedResults()
         self.waiting: dict[tuple[int, int], bytes] = {}
         self.running: dict[tuple[int, int], bytes] = {}
@@ -189,7 +190,7 @@ class SimulatedSet:
             self.unrecorded.hold(held)
         self.unrecorded.is_on = True
         infos = [m.EngineInfo(rank, rank, "host", 100 + rank) for rank in range(self.ranks)]
-        self._say(m.Register(infos, "", ""))
+        self._say(m.Register(infos, "", "", self.ids))
         for message, body in self.unrecorded.after_registration(range(self.ranks)):
             self._say(message, body)
         self._say(m.WantTasks(2 * self.ranks))
@@ -262,7 +263,7 @@ class JournalStage:
     # --- the controller --------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        self.registry = Registry()
+        self.registry, comeback = self._start_commands()
         self.farm = Farm(self.registry, self.random.getrandbits(40))
         self.farm.arguments.most = self.random.choice([0, 60, 200, 100_000])  # mostly, what waits is spilled
         keep = Keep(wall=lambda: self.now)
@@ -270,15 +271,20 @@ class JournalStage:
         self.restored: set[int] = set()
         sessions = SimpleNamespace(
             knows=lambda role: True,
+            sets=frozenset(),
             restore=self._restore_session,
             continue_after=lambda key: None,
         )
-        comeback = SimpleNamespace(expect=lambda *_: None)  # there are no commands here
         service = SimpleNamespace(sessions=sessions, journal=self.journal, comeback=comeback)
         restore(
             self.store.load(bodies=False), service, self.now,  # type: ignore[arg-type]
             self.log.append,
         )  # fmt: skip
+        self.known_sets: frozenset[bytes] = sessions.sets
+
+    def _start_commands(self) -> tuple[Registry, Any]:
+        """Return the registry, and what commands wait for after a restart; here there are no commands."""
+        return Registry(), SimpleNamespace(expect=lambda *_: None)
 
     def _restore_session(self, key: int, token: bytes, role: str) -> None:
         del token, role
@@ -347,7 +353,7 @@ class JournalStage:
 
     def _from_set(self, each: SimulatedSet, message: Any, body: Sequence[Any]) -> None:
         if isinstance(message, m.Register):
-            self.registry.register(each.key, message)
+            self._register(each.key, message)
             self.farm.registered(each.key)
         elif isinstance(message, m.TaskResults):
             self.journal.results(each.key, message, body)
@@ -359,6 +365,9 @@ class JournalStage:
             self.farm.returned(each.key, message)
         elif isinstance(message, m.TasksStarted):
             self.farm.blame.started(each.key, message)
+
+    def _register(self, key: int, message: m.Register) -> None:
+        self.registry.register(key, message)
 
     def flush(self) -> None:
         """The end of a turn."""

@@ -13,17 +13,25 @@ from types import SimpleNamespace
 from typing import Any
 
 from ipmpi import limits
-from ipmpi.controller.effects import Send, refusal
+from ipmpi.controller.comeback import ComeBack
+from ipmpi.controller.commands.router import Router
+from ipmpi.controller.effects import Decline, Effect, Forward, Send, refusal
 from ipmpi.controller.farm.recovery import ends_in
+from ipmpi.controller.forwarding import Forwarding, send_whole
+from ipmpi.controller.interfaces import CLIENT_INTERFACES
+from ipmpi.controller.registry import Registry
 from ipmpi.errors import KernelError
-from ipmpi.journal.rows import Change, DropGroup, EndRow
+from ipmpi.journal.rows import Change, DropGroup, EndRow, SetRow
 from ipmpi.protocol import messages as m
-from ipmpi.protocol.connection import Connection
-from ipmpi.protocol.events import MessageReceived
+from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived, Prepared
+from ipmpi.protocol.frames import Buffer
 from ipmpi.protocol.permissions import CONTROLLER_RECEIVES, RECEIVES
-from tests.controller.journal_stage import JournalStage, SimulatedClient, SimulatedSet
+from ipmpi.transport.transfers import Transfers
+from tests.controller.command_stage import CommandClient, CommandedSet
+from tests.controller.journal_stage import JournalStage, SimulatedClient
 from tests.journal.memory_store import MemoryStore
 
+INTERFACES = {interface.role: interface for interface in CLIENT_INTERFACES}
 UNACKNOWLEDGED = 4_000
 """Bytes after which an end waits for acknowledgements: few, so that it happens."""
 LONGEST_PARTITION = 15.0
@@ -55,36 +63,44 @@ class CheckedStore(MemoryStore):
                     known.add(index)
 
 
-class End:
-    """One end of a session: a real connection, and what was said on it and has not been heard."""
+class Checked(Connection):
+    """A connection that keeps what was said on it and has not been heard."""
 
     def __init__(self, table: frozenset[type[m.Message]]) -> None:
-        self.connection = Connection(table, unacknowledged=UNACKNOWLEDGED)
+        super().__init__(table, unacknowledged=UNACKNOWLEDGED)
         self.said: deque[m.AnyMessage] = deque()
 
-    def say(self, message: m.AnyMessage, body: Sequence[Any]) -> None:
-        self.said.append(message)
-        self.connection.send(message, body)
+    def _queue_message(self, message: m.AnyMessage | Prepared, body: list[Buffer], stream: int) -> None:
+        self.said.append(m.decode(message.header) if isinstance(message, Prepared) else message)
+        super()._queue_message(message, body, stream)
 
-    def hear(self, data: bytes, other: End) -> list[MessageReceived]:
-        """The messages in these bytes: those that the other end has said, in that order, each once."""
-        found = []
-        for event in self.connection.receive_data(data):
-            assert isinstance(event, MessageReceived)
+    def hear(self, data: bytes, other: Checked) -> list[Event]:
+        """What is in these bytes. Messages are those that the other end has said, in that order, each once."""
+        found: list[Event] = []
+        for event in self.receive_data(data):
+            if isinstance(event, DataReceived):
+                event = event._replace(data=bytes(event.data))
+            if not isinstance(event, MessageReceived):
+                found.append(event)
+                continue
             if not other.said or other.said.popleft() != event.message:
                 raise Violation(f"{event.message} was heard out of order, or twice, or was never said")
-            found.append(MessageReceived(event.message, [bytes(part) for part in event.body], 0))  # type: ignore[list-item]
+            body: list[Any] = [bytes(part) for part in event.body]
+            found.append(MessageReceived(event.message, body, event.stream))
         return found
 
 
 class Known:
     """A session, as the controller knows it."""
 
-    def __init__(self, key: int, token: bytes, role: str, restored: bool = False) -> None:
-        self.key, self.token, self.role, self.restored = key, token, role, restored
-        self.end = End(CONTROLLER_RECEIVES[role])
+    def __init__(self, key: int, token: bytes, role: str, former: bytes = b"", restored: bool = False) -> None:
+        self.key, self.token, self.role, self.former, self.restored = key, token, role, former, restored
+        self.connection = Checked(CONTROLLER_RECEIVES[role])
         self.line: Line | None = None
         self.alone_since: float | None = None
+
+    def wake(self) -> None:
+        """What is to be sent is found by itself."""
 
 
 class Line:
@@ -97,7 +113,7 @@ class Line:
         self.role = role
         self.token = token
         self.state = "down"
-        self.near = End(RECEIVES[role])
+        self.near = Checked(RECEIVES[role])
         self.far: Known | None = None
         self.up = bytearray()
         self.down = bytearray()
@@ -120,15 +136,25 @@ class _Out:
         self._line = line
 
     def append(self, packet: tuple[m.AnyMessage, Sequence[Any]]) -> None:
-        self._line.near.say(*packet)
+        send_whole(self._line.near, *packet)
+
+
+Peer = SimulatedClient | CommandClient | CommandedSet
 
 
 class NetworkStage(JournalStage):
-    """Everything of :class:`JournalStage` over lines that fail."""
+    """Everything of :class:`JournalStage`, and commands, over lines that fail.
 
-    def __init__(self, seed: int, clients: int = 2, sets: int = 2) -> None:
-        self.lines: dict[SimulatedClient | SimulatedSet, Line] = {}
+    ``killed``: the steps in which the controller was killed. ``commands`` and ``failures``: how likely it is that
+    a command is sent in a step, and that it fails.
+    """
+
+    def __init__(self, seed: int, clients: int = 2, sets: int = 2, commanding: int = 2) -> None:
+        self.lines: dict[Peer, Line] = {}
         self.sessions: dict[bytes, Known] = {}
+        self.by_key: dict[int, Known] = {}
+        self.killed: list[int] = []
+        self._engines: list[int] = []
         self.faults: Counter[str] = Counter()
         self.steps = 0
         self.is_calm = False
@@ -138,34 +164,79 @@ class NetworkStage(JournalStage):
         # Worlds differ: in some, links last; in some, the controller hears much before it does anything.
         self._rate = self.random.choice([0.1, 0.5, 1.0, 1.0])
         self._eager = self.random.choice([0.1, 0.5, 0.9])
-        self.clients = [self._join(SimulatedClient(0, self)) for _ in range(clients)]
-        self.sets = [self._join(SimulatedSet(self, self.random.randint(1, 3))) for _ in range(sets)]
+        self._dying = self.random.choice([0.0, 0.2])
+        self.commands = self.random.choice([0.0, 0.02, 0.05, 0.1])
+        self.failures = self.random.choice([0.0, 0.1])
+        self.clients, self.sets = [], []
+        for _ in range(clients):
+            client, line = SimulatedClient(0, self), Line("tc", b"")
+            client.out = _Out(line)  # type: ignore[assignment]
+            self.clients.append(client)
+            self._begins(client, line)
+        self.commanding: list[CommandClient] = []
+        for _ in range(commanding):
+            line = Line("mec", b"")
+            self.commanding.append(CommandClient(self, line))
+            self._begins(self.commanding[-1], line)
+        for number in range(sets):
+            each, line = CommandedSet(self, number, self.random.randint(1, 3)), Line("engine", b"")
+            each.out, each.is_connected = _Out(line), True  # type: ignore[assignment]
+            self.sets.append(each)
+            self.lines[each] = line
+        self.peers = list(self.lines)
 
-    def _join(self, peer: Any) -> Any:
-        role = "engine" if isinstance(peer, SimulatedSet) else "tc"
-        line = self.lines[peer] = Line(role, b"")
-        peer.out = _Out(line)
-        peer.is_connected = True
-        if role == "tc":  # its session has begun before it submits anything
-            line.welcome = self._admit(line)
-            self._welcomed(peer, line)
-        return peer
+    def _begins(self, client: SimulatedClient | CommandClient, line: Line) -> None:
+        """The session of a client has begun before it submits anything."""
+        self.lines[client] = line
+        line.welcome = self._admit(line)
+        self._welcomed(client, line)
+
+    @property
+    def engines(self) -> list[int]:
+        """All engines, once their sets know their ids and are in the journal; else none. Then these stay."""
+        if not self._engines:
+            written = {row.token for row in self.store.contents.sets}
+            if all(each.ids and self.lines[each].token in written for each in self.sets):
+                found = sorted(engine for each in self.sets for engine in each.ids)
+                self._engines = found if found == list(self.router.registry.ids()) else []
+        return self._engines
 
     # --- the controller --------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         if not isinstance(self.store, CheckedStore):
             self.store = CheckedStore()
-        self.sessions = {}
+        self.sessions, self.by_key = {}, {}
         self._partitioned.clear()
         super()._start()
         self._is_due = True
 
+    def _start_commands(self) -> tuple[Registry, Any]:
+        self.router = Router(self.random.getrandbits(40))
+        self.comeback: Any = ComeBack(self.router.resumed, self._late, self._send, INTERFACES)  # type: ignore[arg-type]
+        self._transfers = Transfers()
+        stalled: Any = frozenset()
+        by_key: Any = self.by_key
+        self._forwarding = Forwarding(
+            by_key, self._transfers, stalled, self.router, self._forwarded, lambda *_: None, self.log.append
+        )
+        return self.router.registry, self.comeback
+
+    def _forwarded(self, source: int, stream: int, complete: bool) -> None:
+        self.router.forward_ended(source, stream, complete)
+        self._is_due = True
+
+    def _register(self, key: int, message: m.Register) -> None:
+        self.router.register(key, message)
+
     def _restore_session(self, key: int, token: bytes, role: str) -> None:
-        self.sessions[token] = Known(key, token, role, restored=True)
+        self.sessions[token] = self.by_key[key] = Known(key, token, role, restored=True)
 
     def kill(self) -> None:
         self.kills += 1
+        self.killed.append(self.steps)
+        if self.random.random() < self._dying:  # with a set that nobody has heard of, and that never comes back
+            self.store.contents.sets.append(SetRow(next(self._keys), self.random.randbytes(16)))
         for line in self.lines.values():
             line.cut()
             line.far = None
@@ -178,13 +249,16 @@ class NetworkStage(JournalStage):
         if known is None:
             if line.role != "engine" and line.token:
                 raise Violation("the controller has forgotten the session of a client")
-            known = Known(next(self._keys), self.random.randbytes(16), line.role)
-            self.sessions[known.token] = known
+            is_back = line.role == "engine" and line.token in self.known_sets
+            token = line.token if is_back else self.random.randbytes(16)
+            known = Known(next(self._keys), token, line.role, line.token, restored=is_back)
+            self.sessions[known.token] = self.by_key[known.key] = known
         elif resumed:
-            known.end.connection.resume(line.hello)
+            known.connection.resume(line.hello)
         else:
-            known.end = End(CONTROLLER_RECEIVES[known.role])
+            known.connection = Checked(CONTROLLER_RECEIVES[known.role])
         if not resumed:
+            self._transfers.endpoint_lost(known)
             self.journal.began(
                 SimpleNamespace(
                     key=known.key, token=known.token, role=known.role, former=line.token, holder="", only=None
@@ -193,21 +267,23 @@ class NetworkStage(JournalStage):
         known.line, known.alone_since = line, None
         line.up.clear()
         line.down.clear()
-        return known, known.end.connection.received, resumed
+        return known, known.connection.received, resumed
 
-    def _welcomed(self, peer: SimulatedClient | SimulatedSet, line: Line) -> None:
+    def _welcomed(self, peer: Peer, line: Line) -> None:
         assert line.welcome is not None
         known, received, resumed = line.welcome
         line.welcome, line.state, line.far = None, "up", known
         if resumed:
-            line.near.connection.resume(received)
+            line.near.resume(received)
             return
-        line.near = End(RECEIVES[line.role])
+        line.near = Checked(RECEIVES[line.role])
         had, line.token = line.token, known.token
         peer.key = known.key
-        if isinstance(peer, SimulatedSet):
+        if isinstance(peer, CommandedSet):
             peer.welcomed(bool(had))
-        elif had:
+        elif isinstance(peer, CommandClient) and had:
+            peer.goes_on()
+        elif isinstance(peer, SimulatedClient) and had:
             peer.submitter.go_on()
 
     def _end_orphans(self) -> None:
@@ -219,47 +295,82 @@ class NetworkStage(JournalStage):
             if known.alone_since is None:
                 known.alone_since = self.now
             elif self.now > known.alone_since + limits.LEASE_AFTER_CLOSE:
-                del self.sessions[known.token]
+                del self.sessions[known.token], self.by_key[known.key]
                 self.farm.set_lost(known.key, "it did not come back")
+                self.router.set_lost(known.key, "it did not come back")
                 self.journal.set_lost(known.key)
+                self.comeback.ended(known)
+                self._transfers.endpoint_lost(known)
                 self._is_due = True
 
-    def _heard(self, known: Known, peer: SimulatedClient | SimulatedSet, event: MessageReceived) -> None:
+    def _heard(self, known: Known, event: Event) -> None:
         known.restored = False
         self._is_due = True
-        real, peer.key = peer.key, known.key
-        try:
-            if isinstance(peer, SimulatedSet):
-                self._from_set(peer, event.message, event.body)
-            else:
-                self._from_client(peer, event.message, event.body)
-        finally:
-            peer.key = real
+        if not isinstance(event, MessageReceived):
+            self._transfers.handle(known, event)
+        elif not self.comeback.takes(known, event):
+            self._take(known, event)
+
+    def _late(self, known: Any, event: MessageReceived) -> None:
+        """Something that was held back."""
+        if known.key in self.by_key:
+            self._take(known, event)
+
+    def _take(self, known: Known, event: MessageReceived) -> None:
+        """Handle a message, as ``ipmpi.controller.service`` does."""
+        message, peer = event.message, SimpleNamespace(key=known.key)
+        if isinstance(message, m.Result):
+            self.router.result(known.key, message, event.body, event.stream)
+        elif isinstance(message, m.Output):
+            self.router.output(known.key, message)
+        elif known.role == "engine":
+            self._from_set(peer, message, event.body)  # type: ignore[arg-type]
+        elif known.role == "tc":
+            self._from_client(peer, message, event.body)  # type: ignore[arg-type]
+        elif isinstance(message, m.BodyAgain):
+            self.router.body_again(known.key, message, event.stream)
+        else:
+            assert isinstance(message, m.Command)
+            try:
+                self.router.command(known.key, message, event.body, event.stream)
+            except KernelError as error:
+                if event.stream:
+                    known.connection.refuse(event.stream)
+                self._send(known.key, refusal(message.id, error))
 
     def _refuse(self, client: SimulatedClient, number: int, error: KernelError) -> None:
-        known = self.lines[client].far
-        assert known is not None
-        known.end.say(refusal(number, error), ())
+        self._send(client.key, refusal(number, error))
+
+    def _send(self, key: int, message: m.AnyMessage, body: Sequence[Any] = ()) -> None:
+        if key in self.by_key:
+            send_whole(self.by_key[key].connection, message, [bytes(part) for part in body])
+
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, Send):
+            self._send(effect.to, effect.message, effect.body)
+        elif isinstance(effect, Forward):
+            self._forwarding.forward(effect)
+        elif isinstance(effect, Decline) and effect.source in self.by_key:
+            self.by_key[effect.source].connection.refuse(effect.stream)
 
     def flush(self) -> None:
-        by_key = {known.key: known for known in self.sessions.values()}
         self._is_due = False
-        for effect in self.journal.flush(self.now):
-            if isinstance(effect, Send) and effect.to in by_key:
-                by_key[effect.to].end.say(effect.message, [bytes(part) for part in effect.body])
+        self.comeback.due(self.now)
+        for effect in [*self.journal.flush(self.now), *self.router.flush(self.now)]:
+            self._perform(effect)
 
     # --- the network -----------------------------------------------------------------------------------------
 
-    def _step(self, peer: SimulatedClient | SimulatedSet, line: Line) -> None:
+    def _step(self, peer: Peer, line: Line) -> None:
         """Something happens between a peer and the controller, or in the peer."""
         chance = self.random.random
         if line.state == "down":
             if self.now >= line.away_until and chance() < 0.3:
-                line.hello = line.near.connection.received
+                line.hello = line.near.received
                 line.state = "hello"
         elif line.state == "hello":
             if line.up and chance() < 0.3:
-                self._to_controller(peer, line)  # what the old link had under way
+                self._to_controller(line)  # what the old link had under way
             elif chance() < 0.6:
                 line.welcome, line.state = self._admit(line), "welcome"
                 self._is_due = True
@@ -272,24 +383,28 @@ class NetworkStage(JournalStage):
         elif line.down and chance() < 0.5:
             assert line.far is not None
             data = self._some(line.down)
-            for event in line.near.hear(data, line.far.end):
-                peer.hear(event.message, event.body)
+            for event in line.near.hear(data, line.far.connection):
+                if isinstance(peer, SimulatedClient):
+                    assert isinstance(event, MessageReceived)
+                    peer.hear(event.message, event.body)
+                else:
+                    peer.event(event)
         elif line.up and chance() < 0.7:
-            self._to_controller(peer, line)
+            self._to_controller(line)
         self._write(line)
-        if isinstance(peer, SimulatedSet):
+        if isinstance(peer, CommandedSet):
             if chance() < 0.5:
                 peer.step()
         else:
             peer.turn()
 
-    def _to_controller(self, peer: SimulatedClient | SimulatedSet, line: Line) -> None:
+    def _to_controller(self, line: Line) -> None:
         known = line.far
         if known is None or known.line is not line:
             line.up.clear()
             return
-        for event in known.end.hear(self._some(line.up), line.near):
-            self._heard(known, peer, event)
+        for event in known.connection.hear(self._some(line.up), line.near):
+            self._heard(known, event)
 
     def _some(self, wire: bytearray) -> bytes:
         """Bytes that arrive now: mostly all, else any number of them."""
@@ -303,11 +418,11 @@ class NetworkStage(JournalStage):
         ends = [(line.near, line.up)] if line.state in ("up", "void") else []
         known = line.far if line.welcome is None else line.welcome[0]
         if known is not None and line.state in ("up", "void", "welcome"):
-            ends.append((known.end, line.down))
+            ends.append((known.connection, line.down))
         for end, wire in ends:
             if self.random.random() < 0.1:
-                end.connection.acknowledge()
-            for buffer in end.connection.data_to_send():
+                end.acknowledge()
+            for buffer in end.data_to_send():
                 if line.state != "void":
                     wire += buffer
 
@@ -315,16 +430,16 @@ class NetworkStage(JournalStage):
         """Perhaps something goes wrong."""
         draw = self.random.random() / self._rate
         if draw < 0.05:
-            peer = self.random.choice([*self.clients, *self.sets])
+            peer = self.random.choice(self.peers)
             line = self.lines[peer]
             if draw < 0.02:
                 self._count("links cut", line.state != "down")
                 if line.state == "up" and line.up and self.random.random() < 0.5:
-                    self._to_controller(peer, line)  # a part still arrives
+                    self._to_controller(line)  # a part still arrives
                 line.cut()
             elif draw < 0.03:
                 if self._count("dialled beside a link", line.state == "up"):
-                    line.hello, line.state = line.near.connection.received, "hello"
+                    line.hello, line.state = line.near.received, "hello"
                     line.down.clear()
             elif draw < 0.04:
                 if self._count("half-open", line.state == "up"):
@@ -359,12 +474,14 @@ class NetworkStage(JournalStage):
             self._fail()
         elif chance() < 0.02:
             self.now += chance()
-        peer = self.random.choice([*self.clients, *self.sets])
+        peer = self.random.choice(self.peers)
         self._step(peer, self.lines[peer])
         if self.steps % 16 == 0:
             self._end_orphans()
-        deadline = self.journal.next_deadline(self.now)
-        if (deadline is not None and self.now >= deadline) or (self._is_due and chance() < self._eager):
+        deadlines = self.journal.next_deadline(self.now), self.comeback.next_deadline()
+        if any(each is not None and self.now >= each for each in deadlines) or (
+            self._is_due and chance() < self._eager
+        ):
             self.flush()
 
     def settle(self, limit: int = 20_000) -> None:
@@ -372,6 +489,7 @@ class NetworkStage(JournalStage):
         self.is_calm = True
         for number in range(limit):
             self.turn()
-            if number % 50 == 0 and not any(client.submitter.is_busy for client in self.clients):
+            busy = [client.submitter.is_busy for client in self.clients] if number % 50 == 0 else [True]
+            if not any(busy) and not any(client.is_busy for client in self.commanding):
                 return
-        raise Violation("tasks do not end")
+        raise Violation("tasks or commands do not end")

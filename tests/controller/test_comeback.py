@@ -389,6 +389,20 @@ def test_a_set_that_the_journal_does_not_have_is_given_nothing_twice() -> None:
     assert undone(sent[CLIENT]) == [("ConnectionError", [0, 1])]
 
 
+def test_a_command_for_all_engines_does_not_run_after_one_that_was_sent_later() -> None:
+    """Its client does not know its engines; the queue of one was cleared, and nobody has heard of that."""
+    controller = Controller()
+    controller.set_registers()
+    controller.hears(SET, m.CommandsHeld(7 << 20, CLIENT, 6, "execute", 2, running=[0]))
+    controller.hears(SET, m.CommandsHeld(is_last=True))
+    controller.client_tells(m.CommandAgain(5, None, "execute", "execute", b"op"), again(6))
+    sent = controller.flush()
+    assert undone(sent[CLIENT]) == [("QueueCleared", [0])]
+    assert dispatched(sent[SET]) == [(5, [1])]
+    (given,) = (each for each in sent[SET] if isinstance(each, m.Dispatch))
+    assert given.id < 7 << 20, "another controller would run it after that"
+
+
 def test_a_rank_that_is_lost_meanwhile_is_not_waited_for() -> None:
     controller = Controller()
     controller.set_registers()

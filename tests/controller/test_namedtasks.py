@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ipmpi import limits
 from ipmpi.controller import bundles
 from ipmpi.controller.bundles import BundleGroup
 from ipmpi.controller.effects import Send
@@ -102,7 +103,13 @@ class World:
                 self.heard.setdefault(effect.to, []).append(effect.message)
 
     def names(self, client: int = BOB) -> list[str]:
-        return [row[0] for row in self.journal.named.history(client)]
+        return [row[0] for row in self.history(client)]
+
+    def history(self, client: int) -> list[list[Any]]:
+        """Return all rows, without their numbers."""
+        answer = self.journal.named.history(client, m.TaskHistory(1))
+        assert not answer["more"]
+        return [row[1:] for row in answer["names"]]
 
     def follow(self, client: int, name: str) -> list[int]:
         groups = self.journal.named.resume(client, m.ResumeTasks(1, name, 0))["groups"]
@@ -118,8 +125,8 @@ def world(request: pytest.FixtureRequest) -> World:
 
 def test_others_with_the_same_furl_see_them_and_nobody_else(world: World) -> None:
     world.submit(ALICE, 5, [b"a", b"b"], "sweep")
-    assert world.journal.named.history(BOB) == [["sweep", 1.7e9, "laptop", "alice", 2, 0, 0, 2, True]]
-    assert world.journal.named.history(MALLORY) == []
+    assert world.history(BOB) == [["sweep", 1.7e9, "laptop", "alice", 2, 0, 0, 2, True]]
+    assert world.history(MALLORY) == []
     with pytest.raises(ClientError, match=r"there are no tasks named 'sweep'; .* There are: none"):
         world.journal.named.resume(MALLORY, m.ResumeTasks(1, "sweep", 0))
     with pytest.raises(ClientError, match="were forgotten, or expired"):
@@ -147,7 +154,7 @@ def test_a_follower_hears_each_end_once(world: World) -> None:
     world.given = second
     world.run(failing=True)
     assert [each.group for each in world.heard[BOB] if isinstance(each, m.TasksDone)] == numbers
-    assert world.journal.named.history(BOB)[0][4:] == [3, 2, 1, 0, False]
+    assert world.history(BOB)[0][4:] == [3, 2, 1, 0, False]
     assert world.follow(BOB, "sweep") == numbers
 
 
@@ -267,10 +274,10 @@ def test_they_are_there_after_a_restart() -> None:
     world.journal.client_lost(ALICE, orderly=False)
     world.now += 1
     world.flush()
-    before = world.journal.named.history(BOB)
+    before = world.history(BOB)
     world.start()
     world.begin(7, "tc")
-    found = world.journal.named.history(7)
+    found = world.history(7)
     assert [row[:7] for row in found] == [row[:7] for row in before]
     (number,) = world.follow(7, "sweep")
     assert [each.group for each in world.heard[7] if isinstance(each, m.TasksDone)] == [number]
@@ -377,7 +384,7 @@ def test_a_name_may_be_used_again_in_the_turn_in_which_it_was_forgotten(world: W
     world.submit(ALICE, 5, [b"a"], "sweep")
     world.journal.named.forget(BOB, m.ForgetTasks(1, "sweep"))
     world.submit(ALICE, 6, [b"b", b"c"], "sweep")
-    assert [row[:1] + row[4:5] for row in world.journal.named.history(BOB)] == [["sweep", 2]]
+    assert [row[:1] + row[4:5] for row in world.history(BOB)] == [["sweep", 2]]
     world.farm.want_tasks(SET, 100)
     world.flush()
     world.run()
@@ -438,8 +445,8 @@ def test_a_client_that_submits_for_ever_takes_no_more_memory(name: str, monkeypa
         world.submit(ALICE, number, [b"a", b"b"], name)
         world.run(failing=number % 10 == 0)
     gc.collect()
-    (row,) = world.journal.named.history(BOB)
-    assert row[4:8] == [100, 90, 10, 0], "all count"
+    (row,) = world.journal.named.history(BOB, m.TaskHistory(1))["names"]
+    assert row[5:9] == [100, 90, 10, 0], "all count"
     if name:
         assert remembered() - before == 50, "whoever resumes them gets all"
     else:
@@ -464,3 +471,39 @@ def test_what_is_open_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     world.run()
     done = [each for each in world.heard[BOB] if isinstance(each, m.TasksDone)]
     assert [each.group for each in done] == [-slow.group]
+
+
+# --- many names ----------------------------------------------------------------------------------------------
+
+
+def test_any_number_of_names_is_told_in_pieces_that_fit_into_messages(world: World) -> None:
+    names = [f"{number} " + "\N{GRINNING FACE}" * 50 for number in range(20_000)]
+    for number, name in enumerate(names):
+        message = m.SubmitTasks(number + 1, m.TaskOptions(b"op", "f", name=name), packed.pack([1]), [1])
+        world.journal.submit(ALICE, message, [b"x"], 0)
+    world.flush()
+    found: list[str] = []
+    after, more = 0, True
+    while more:
+        answer = world.journal.named.history(BOB, m.TaskHistory(1, after))
+        assert len(m.encode(m.Reply(1, answer))) < limits.MESSAGE // 4
+        found += [row[1] for row in answer["names"]]
+        after, more = answer["names"][-1][0], answer["more"]
+    assert found == names
+
+
+def test_names_that_come_and_go_between_two_pieces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipmpi.controller.namedtasks._ANSWER", 0)  # one name in each
+    for number, name in enumerate(["first", "second", "third"], 1):
+        world.submit(ALICE, number, [b"x"], name)
+    first = world.journal.named.history(BOB, m.TaskHistory(1))
+    assert [row[1] for row in first["names"]] == ["first"]
+    for name in ("first", "second"):
+        world.journal.named.forget(BOB, m.ForgetTasks(2, name))
+    world.submit(ALICE, 4, [b"x"], "fourth")
+    second = world.journal.named.history(BOB, m.TaskHistory(3, first["names"][-1][0]))
+    assert [row[1] for row in second["names"]] == ["third"]
+    assert second["more"]
+    third = world.journal.named.history(BOB, m.TaskHistory(4, second["names"][-1][0]))
+    assert [row[1] for row in third["names"]] == ["fourth"]
+    assert not third["more"]

@@ -17,13 +17,22 @@ from typing import Any
 
 import pytest
 
+from ipmpi.client.session import session
+from ipmpi.client.session.commandoutput import CommandOutput
+from ipmpi.client.session.opennumbers import OpenNumbers
 from ipmpi.client.tasks import submitter
+from ipmpi.controller.comeback import ComeBack
+from ipmpi.controller.commands import resumed
+from ipmpi.controller.commands.resumed import ResumedCommands
+from ipmpi.controller.commands.router import Router
 from ipmpi.controller.farm.arguments import ArgumentMemory
 from ipmpi.controller.farm.groups import TaskGroup
 from ipmpi.controller.taskjournal import TaskJournal
+from ipmpi.engine.agent.commandbook import CommandBook
 from ipmpi.errors import JournalDamaged
 from ipmpi.protocol.connection import Connection
 from ipmpi.protocol.outbox import Outbox
+from tests.controller.command_stage import INLINE, LARGE, StageLink, StageLoop, check_commands
 from tests.controller.journal_stage import JournalStage
 from tests.controller.network_stage import NetworkStage
 from tests.controller.test_taskjournal import check
@@ -39,8 +48,11 @@ pytestmark = pytest.mark.timeout(60 + STEPS // 4_000)
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def stage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submitter, "time", JournalStage.clock)
+    monkeypatch.setattr(session, "Loop", StageLoop)
+    monkeypatch.setattr(session, "DialledSession", StageLink)
+    monkeypatch.setattr("ipmpi.limits.INLINE_BODY", INLINE)
 
 
 def play(seed: int) -> NetworkStage:
@@ -59,7 +71,7 @@ def play(seed: int) -> NetworkStage:
 
 def _play(stage: NetworkStage) -> None:
     chance = stage.random.random
-    number = 0
+    number = commands = 0
     parents: list[Any] = []
     for _ in range(TURNS):
         if chance() < 0.1:
@@ -73,9 +85,25 @@ def _play(stage: NetworkStage) -> None:
             client.submit(name, after)
             parents.append((client, client.tasks[name][0]))
             number += 1
+        if chance() < stage.commands and stage.engines:
+            send_command(stage, commands := commands + 1)
         stage.turn()
     stage.settle()
     check(stage)
+    check_commands(stage)
+
+
+def send_command(stage: NetworkStage, number: int) -> None:
+    """Let a client send a command to one, several or all engines, some with large arguments or answers."""
+    chance, engines = stage.random.random, stage.engines
+    client = stage.random.choice(stage.commanding)
+    to_all = chance() < 0.2
+    targets = engines if to_all else sorted(stage.random.sample(engines, stage.random.randint(1, len(engines))))
+    argument = stage.random.choice([0, 0, 30, 30, LARGE])
+    client.send(
+        f"c{client.key}.{number}.", targets, to_all=to_all, argument=argument,
+        fails=chance() < stage.failures, large=chance() < 0.1,
+    )  # fmt: skip
 
 
 def played(first: int, least: int) -> tuple[int, Counter[str], int]:
@@ -142,12 +170,67 @@ def recorded_twice(patch: pytest.MonkeyPatch) -> None:
 def lost_wake_up(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks again when the time has come."""
     patch.setattr(TaskJournal, "next_deadline", lambda self, now: None)
+    patch.setattr(ComeBack, "next_deadline", lambda self: None)
 
 
 def sent_again_without_looking(patch: pytest.MonkeyPatch) -> None:
     """A new link begins with all that was not acknowledged, whatever the peer says that it has."""
     right = Connection.resume
     patch.setattr(Connection, "resume", lambda self, received: right(self, self._outbox._acknowledged))
+
+
+def lost_wake_up_of_a_command(patch: pytest.MonkeyPatch) -> None:
+    """An engine has answered, and is not given what waits for it."""
+
+    def wrong(self: Router, engines: Any, work: Any) -> None:
+        for queue in self._queues.each(self._queues.those(engines, lambda queue: queue.running is work)):
+            queue.running = None
+
+    patch.setattr(Router, "_free", wrong)
+
+
+def command_confirmed_too_early(patch: pytest.MonkeyPatch) -> None:
+    """A client says that commands have ended that have not."""
+    right = OpenNumbers.begin
+    patch.setattr(OpenNumbers, "begin", lambda self: (right(self)[0],) * 2)
+
+
+def run_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    """A set does not remember what its ranks were given."""
+    patch.setattr(CommandBook, "given", lambda *_: None)
+
+
+def order_swapped(patch: pytest.MonkeyPatch) -> None:
+    """After a restart, commands are queued in the order in which clients have told them."""
+    patch.setattr(resumed, "ordered", lambda agains, _held: list(agains))
+
+
+def order_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """What comes between two commands does so for this controller only."""
+    right = resumed.ordered
+
+    def wrong(agains: Any, held: Any) -> Any:
+        found = right(agains, held)
+        for again in found:
+            again.serial = 0
+        return found
+
+    patch.setattr(resumed, "ordered", wrong)
+
+
+def answers_dropped(patch: pytest.MonkeyPatch) -> None:
+    """What a set tells again of its answers is not passed on."""
+    patch.setattr(ResumedCommands, "answered", lambda *_: True)
+
+
+def body_taken_for_complete(patch: pytest.MonkeyPatch) -> None:
+    """A set says that ranks were given a command whose argument has not arrived."""
+    patch.setattr(CommandBook, "_not_given", lambda *_: None)
+
+
+def printed_twice(patch: pytest.MonkeyPatch) -> None:
+    """A client shows again what it is told again."""
+    patch.setattr(CommandOutput, "may_come_again", lambda self: None)
 
 
 def lost_arguments(patch: pytest.MonkeyPatch) -> None:
@@ -186,7 +269,9 @@ def spilled_and_run_twice(patch: pytest.MonkeyPatch) -> None:
 
 PLANTED: list[Callable[[pytest.MonkeyPatch], None]] = [
     dropped_acknowledgement, acknowledged_too_early, accepted_too_early, recorded_twice, lost_wake_up,
-    sent_again_without_looking, lost_arguments, arguments_of_others, spilled_and_run_twice,
+    sent_again_without_looking, lost_wake_up_of_a_command, command_confirmed_too_early, run_again_after_a_restart,
+    order_swapped, order_forgotten, answers_dropped, body_taken_for_complete, printed_twice, lost_arguments,
+    arguments_of_others, spilled_and_run_twice,
 ]  # fmt: skip
 
 

@@ -56,9 +56,9 @@ class Controller:
         self.lines.append(line)
         self.loop.stop()
 
-    def admit(self, role: str) -> PeerSession:
+    def admit(self, role: str, session: bytes = b"") -> PeerSession:
         peer: Any = Silent()
-        hello = Hello((1,), "test", role, b"n" * 32, b"p" * 32, b"", 0, "")
+        hello = Hello((1,), "test", role, b"n" * 32, b"p" * 32, session, 0, "")
         self.sessions.admit(Authenticated(peer, role, b""), hello, peer)
         return self.sessions.by_key[max(self.sessions.by_key)]
 
@@ -83,3 +83,20 @@ def test_a_silent_engine_set_is_missed_before_a_silent_client(controller: Contro
     assert "engine 2" in line
     assert client.link is not None
     assert client.link.is_open
+
+
+def test_a_set_of_the_journal_keeps_its_token(controller: Controller) -> None:
+    """So the journal knows it, even if this controller is killed before it has written that the set is back."""
+    controller.sessions.sets = frozenset([b"t" * 16])
+    back = controller.admit("engine", b"t" * 16)
+    assert back.token == back.former == b"t" * 16
+    connection = back.connection
+    assert controller.admit("engine", b"t" * 16) is back, "the answer was lost: it says hello again"
+    assert back.connection is not connection, "which it knows nothing of"
+
+
+def test_other_sets_get_tokens_of_their_own(controller: Controller) -> None:
+    controller.sessions.sets = frozenset([b"t" * 16])
+    new, unknown = controller.admit("engine"), controller.admit("engine", b"u" * 16)
+    client = controller.admit("mec", b"t" * 16)
+    assert not {new.token, unknown.token, client.token} & {b"t" * 16, b"u" * 16}

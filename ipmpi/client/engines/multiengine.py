@@ -313,8 +313,9 @@ class MultiEngineClient(EngineView):
         were shared, and those of launches, stay as they are.
 
         Args:
-            now: end all sessions that were begun with the former furls, those of engines included. This client's
-                goes on as long as its link does.
+            now: end all sessions that were begun with the former furls, those of engines included, and cancel
+                their tasks that wait. This client's goes on as long as its link does. So do tasks of clients that
+                are gone, as they may be your own: ``tc.history()`` lists them, ``tc.forget()`` cancels them.
 
         Returns:
             The furl files that were written, by role, on the controller's machine.

@@ -66,12 +66,13 @@ class Resuming:
 
     def history(self) -> list[NamedTasks]:
         """Return the tasks of all who hold this furl, in the order of submission."""
-        found = []
-        for row in self._submitter.request(m.TaskHistory).result():
-            name, submitted, host, user, tasks, done, failed, running, is_there = row
-            when = datetime.datetime.fromtimestamp(submitted).astimezone()
-            waiting = tasks - done - failed - running
-            found.append(NamedTasks(name, when, host, user, waiting, running, done, failed, is_there))
+        found: list[NamedTasks] = []
+        after, more = 0, True
+        while more:
+            answer = self._submitter.request(partial(_history, after)).result()
+            found += [_named(*row) for _, *row in answer["names"]]
+            more = answer["more"]
+            after = answer["names"][-1][0] if more else 0
         return found
 
     def forget(self, name: str) -> int:
@@ -114,6 +115,18 @@ class Resuming:
         follower = _Follower(self._submitter, deque(zip(groups, sizes, strict=True)))
         self._submitter.post(follower.start)
         return resumed
+
+
+def _history(after: int, number: int) -> m.TaskHistory:
+    return m.TaskHistory(number, after)
+
+
+def _named(
+    name: str, submitted: float, host: str, user: str, tasks: int, done: int, failed: int, running: int,
+    is_there: bool,
+) -> NamedTasks:  # fmt: skip
+    when = datetime.datetime.fromtimestamp(submitted).astimezone()
+    return NamedTasks(name, when, host, user, tasks - done - failed - running, running, done, failed, is_there)
 
 
 def _resume(name: str, after: int, number: int) -> m.ResumeTasks:

@@ -250,7 +250,8 @@ class ResumedCommands:
     def _resume(self, again: Again, cleared: Mapping[int, str], passed: Ids) -> None:
         client, message = again.client, again.message
         held = self._held.pop((client, message.id), None)
-        if held is None and message.engines is None and not message.cleared and not self._silent:
+        may_be_cleared = bool(message.cleared or self._silent or cleared or passed)
+        if held is None and message.engines is None and not again.serial and not may_be_cleared:
             self._as_new(again)
             return
         self._clients.setdefault(client, ClientCommands()).check_room(message.id, size_of(again.body))
@@ -289,7 +290,7 @@ class ResumedCommands:
         for engine in [each for each in rest if each in cleared]:
             self._tell(again, Ids.of([engine]), "QueueCleared", cleared[engine])
         rest = _without(rest, cleared)
-        self._queue(again, held, lacks.common(running), rest)
+        self._queue(again, held, len(engines), lacks.common(running), rest)
 
     def _still(self, held: Held) -> Ids:
         """Return the engines that run it now; others may have ended before its client came back."""
@@ -313,8 +314,8 @@ class ResumedCommands:
             given.add(first_idle(self._queues, self._registry.resolve(message.targets)))
         return given.ids(), given
 
-    def _queue(self, again: Again, held: Held, running: Ids, waiting: Ids) -> None:
-        """Let the command wait for those engines that were not given it."""
+    def _queue(self, again: Again, held: Held, engines: int, running: Ids, waiting: Ids) -> None:
+        """Let the command, which is for so many engines, wait for those that were not given it."""
         message, client = again.message, again.client
         work = self._works.get(held.serial)
         if work is None and not waiting:
@@ -327,7 +328,7 @@ class ResumedCommands:
             )
             work.is_begun = bool(held.serial)
             self._works[work.serial] = work
-        work.engines = len(message.engines) if message.engines is not None else len(running) + len(waiting)
+        work.engines = engines
         work.label, work.operation, work.below = message.label[: limits.LABEL], message.operation, message.below
         work.outstanding.add(running)
         work.outstanding.add(waiting)
