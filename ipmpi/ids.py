@@ -29,8 +29,8 @@ class Ids(Sequence[int]):
     __slots__ = ("_length", "runs")
 
     def __init__(self, runs: Iterable[range] = ()) -> None:
-        self.runs = tuple(runs)
-        self._length = len(self.runs[0]) if len(self.runs) == 1 else sum(map(len, self.runs))
+        self.runs = found = tuple(runs)
+        self._length = len(found[0]) if len(found) == 1 else sum(map(len, found))
 
     @classmethod
     def of(cls, numbers: Iterable[int]) -> Ids:
@@ -91,7 +91,7 @@ class Ids(Sequence[int]):
     def ascending(self) -> Ids:
         """Return each of the numbers once, ascending, in as few runs as possible."""
         runs = self.runs
-        if all(before.stop < after.start for before, after in pairwise(runs)):
+        if len(runs) < 2 or all(before.stop < after.start for before, after in pairwise(runs)):
             return self
         found: list[range] = []
         for run in sorted(runs, key=lambda each: each.start):

@@ -418,10 +418,9 @@ class ControllerService:
     def _flush(self) -> None:
         now = self._loop.now()
         self.comeback.due(now)
-        due, news, farm, commands = self.deadlines.due, self.losses.flush, self.journal.flush, self.router.flush
-        for think in (lambda: due(now), lambda: news(now), lambda: farm(now), lambda: commands(now)):
+        for think in (self.deadlines.due, self.losses.flush, self.journal.flush, self.router.flush):
             try:
-                effects = list(think())
+                effects = think(now)
             except Exception as error:
                 self._not_flushed(error)
                 continue
@@ -432,8 +431,9 @@ class ControllerService:
                     self._not_performed(effect, error)
         self.interruptions.look()
         self._timer.set(self.journal.next_deadline(now))
-        for timed in (self.deadlines, self.losses, self.comeback):
-            self._timer.set(timed.next_deadline())
+        self._timer.set(self.deadlines.next_deadline())
+        self._timer.set(self.losses.next_deadline())
+        self._timer.set(self.comeback.next_deadline())
 
     def _not_flushed(self, error: BaseException) -> None:
         """Collecting effects has failed: try again soon."""

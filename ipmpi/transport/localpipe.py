@@ -30,6 +30,8 @@ _LABEL: Final = b"ipmpi local"
 _FD: Final = struct.Struct("i")
 _ANCILLARY: Final = socket.CMSG_SPACE(_FD.size)
 _FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_TRUNCATED: Final = int(socket.MSG_CTRUNC)
+"""A plain number: ``&`` of the module's enum runs in Python, and costs as much as the system call."""
 _FILES: Final = 8
 """Files that may have come and not been asked for: each comes with the frame that announces it."""
 
@@ -130,7 +132,7 @@ class LocalPipe:
             return b""
         except OSError as error:
             raise closed_by(error) from None
-        if attached or flags & socket.MSG_CTRUNC:
+        if attached or flags & _TRUNCATED:
             self._take_files(attached, flags)
         if not count:
             raise PipeClosed("the other process closed the connection", orderly=True)
@@ -141,7 +143,7 @@ class LocalPipe:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 for at in range(0, len(content) - _FD.size + 1, _FD.size):
                     self.files.append(MemoryFile(_FD.unpack_from(content, at)[0]))
-        if flags & socket.MSG_CTRUNC:
+        if flags & _TRUNCATED:
             raise PipeClosed("a file came with a message, and no descriptor is left for it", orderly=False)
         if len(self.files) > _FILES:
             raise PipeClosed("files came that no message has announced", orderly=False)

@@ -287,7 +287,8 @@ class Loop:
 
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         if self._has_epoll:
-            return list(self._poller.poll(timeout))
+            found: list[tuple[int, int]] = self._poller.poll(timeout)
+            return found
         # Rounded up: a timer that is not due yet would only turn the loop.
         return list(self._poller.poll(None if timeout is None else math.ceil(timeout * 1000)))
 

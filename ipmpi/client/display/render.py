@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Final, Literal, TypeVar, get_args
 
 from ...colours import GREEN, NORMAL, RED
@@ -28,9 +29,13 @@ _BLOCKS: Final = 2.5
 SHOW_ALL: Final = "result.display(max_lines=None) shows all"
 
 
+_words: Final = cache(get_args)
+"""Each call that shows output asks; the typing module takes longer than the rest of the check."""
+
+
 def choice(value: object, what: str, allowed: object) -> None:
     """Check an option: ValueError that says what is possible, unless ``value`` is one of the literals."""
-    words = get_args(allowed)
+    words = _words(allowed)
     if value not in words:
         given = repr(value)
         given = given if len(given) <= 100 else f"{given[:97]}..."

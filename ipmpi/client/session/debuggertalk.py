@@ -76,8 +76,10 @@ class DebuggerTalk:
 
     def ended(self, engines: Iterable[int]) -> None:
         """These engines have ended the command."""
+        if not self._states:
+            return  # nobody waits for the end of a debugger, and each answer would wake the caller
         with self._lock:
-            for engine in engines if self._states else ():
+            for engine in engines:
                 self._prompts.pop(engine, None)
                 self._states[engine] = LEFT
             listeners = list(self._listeners)

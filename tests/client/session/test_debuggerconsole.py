@@ -209,3 +209,16 @@ def test_one_that_somebody_attends_to_is_not_announced(stage: Stage, capsys: pyt
     for tell in stage.later:
         tell()
     assert "stopped in the debugger" not in capsys.readouterr().err
+
+
+def test_the_end_of_a_command_wakes_its_caller_only_where_a_debugger_has_spoken(stage: Stage) -> None:
+    heard: list[int] = []
+    stage.talk.listen(lambda: heard.append(1))
+    stage.talk.ended([0, 1])  # else each answer would wake a thread that has nothing to do yet
+    assert heard == []
+    stage.says(2, "> a.py(12)f()\n", PROMPT)
+    heard.clear()
+    stage.talk.ended([2])
+    assert heard == [1]
+    assert stage.talk.waiting() == {}
+    assert stage.talk.state(2) == LEFT
