@@ -25,7 +25,7 @@ def describe(mpi_library: str) -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})",
         "mpi": " ".join(mpi_library.strip("\0 \n").split("\n", 1)[0].split(", package", 1)[0].split()) or "none",
         "autogroup": shares_by_session(),
-        "tls": "TLS 1.3 on every link (it cannot be switched off)",
+        "tls": "TLS 1.3 between machines (it cannot be switched off), Unix sockets on one",
     }
 
 
