@@ -1,7 +1,8 @@
 """What ipmpi costs must not creep up: processor time against that of bare Python programs, measured in turns.
 
-Processor time, as other tests run beside these; it also grows when caches are shared, but for both. The bounds are less
-than twice what was measured, on a quiet machine and beside six busy processes: 62 to 66, 94 to 111, 12 to 17, and 1.2 to 1.5.
+Processor time, as other tests run beside these; it also grows when caches are shared, but for both. The bounds are
+less than twice what was measured, on a quiet machine and beside six busy processes: 62 to 66, 94 to 111, 12 to 17,
+and 1.2 to 1.5.
 """
 
 from __future__ import annotations
