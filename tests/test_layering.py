@@ -69,6 +69,8 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.lossnotices": (3, "controller"),
     "ipmpi.controller.restarts": (3, "controller"),
     "ipmpi.controller.onloss": (3, "controller"),
+    "ipmpi.controller.enginememory": (3, "controller"),
+    "ipmpi.controller.keptgroups": (3, "controller"),
     "ipmpi.controller.taskjournal": (3, "controller"),
     "ipmpi.controller.namedtasks": (3, "controller"),
     "ipmpi.controller.nojournal": (3, "controller"),

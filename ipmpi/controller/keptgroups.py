@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from ..journal.rows import DropFunction, FunctionRow, GroupRow
+from ..protocol import messages as m
+from .farm.arguments import Arguments
 
 
 class Kept(NamedTuple):
@@ -15,6 +19,13 @@ class Kept(NamedTuple):
     client: int
     number: int
     functions: Sequence[bytes]
+
+
+def arguments(row: GroupRow) -> Arguments:
+    """Return the arguments of a group that was read from the journal."""
+    message = m.decode(row.message)
+    assert isinstance(message, m.SubmitTasks)
+    return Arguments(message.lengths, row.body or b"")
 
 
 @dataclass
@@ -33,3 +44,41 @@ class Return:
 
     listed: set[int] = field(default_factory=set)
     resent: set[int] = field(default_factory=set)
+
+
+class KeptFunctions:
+    """The functions of groups that are in the journal, or will be."""
+
+    def __init__(self) -> None:
+        self._groups: dict[bytes, int] = {}
+        """How many groups use each."""
+        self._unwritten: dict[bytes, bytes] = {}
+
+    def restored(self, keys: Iterable[bytes]) -> None:
+        """A group that uses these is in the journal."""
+        for key in keys:
+            self._groups[key] = self._groups.get(key, 0) + 1
+
+    def use(self, keys: Sequence[bytes], data: Callable[[bytes], bytes]) -> None:
+        """A group that uses these will be; ``data`` gives their pickles."""
+        self._unwritten.update((key, data(key)) for key in keys if key not in self._groups)
+        self.restored(keys)
+
+    def unuse(self, keys: Iterable[bytes]) -> list[DropFunction]:
+        """A group that used these is dropped; return those to be taken out of the journal."""
+        dropped = []
+        for key in keys:
+            self._groups[key] -= 1
+            if not self._groups[key]:
+                del self._groups[key]
+                if self._unwritten.pop(key, None) is None:
+                    dropped.append(DropFunction(key))
+        return dropped
+
+    def unwritten(self) -> list[FunctionRow]:
+        """Return those that are not in the journal yet."""
+        return [FunctionRow(*item) for item in self._unwritten.items()]
+
+    def are_written(self) -> None:
+        """All are in the journal."""
+        self._unwritten.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from ..ids import Ids
 from ..journal.rows import Change, EndRow
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
@@ -54,6 +55,10 @@ class NoJournal:
         if session.role != "engine":
             self.named.began(session.key, holder_of(session.role, session.holder), only=session.only)
 
+    def registered(self, key: int) -> None:
+        """A set was registered."""
+        self.farm.registered(key)
+
     def set_lost(self, key: int) -> None:
         """The session of an engine set has ended; call it after the farm was told."""
 
@@ -94,6 +99,16 @@ class NoJournal:
             unknown = self.farm.recovery.adopt(key, serial, numbers(indices))
             if unknown:
                 self._out.append(Send(key, m.CancelTasks(serial, packed.pack(unknown), False)))
+
+    # --- reservations ------------------------------------------------------------------------------------------
+
+    def reserve(self, client: int, message: m.Reserve) -> Ids:
+        """Start no more tasks on these engines; return their ids."""
+        return self.farm.reserve(client, message.targets)
+
+    def release(self, client: int, message: m.Release) -> Ids:
+        """End a reservation; return the ids of those engines that are still registered."""
+        return self.farm.release(client, message.targets)
 
     # --- at the end of a turn ----------------------------------------------------------------------------------
 

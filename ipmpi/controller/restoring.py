@@ -53,6 +53,7 @@ def restore(contents: Contents, service: ControllerService, now: float, log: Cal
     kept, tasks = _restore_groups(contents, holders, journal)
     there = [(row.client, row.serial) for row in records]
     journal.restored(clients, contents.sets, kept, there, now, gone & set(roles))
+    journal.memory.restore(clients, contents.reserved, contents.used)
     service.comeback.expect(clients, {row.token for row in contents.sets}, now + RECOVERY)
     if roles or contents.sets:
         log(

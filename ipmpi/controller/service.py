@@ -152,8 +152,8 @@ class ControllerService:
             m.ClusterInfo: lambda s, message: self.cluster_info(message.after, self.entry.only(s.key)),
             m.TaskStatus: lambda session, message: self.farm.status(session.key),
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
-            m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
-            m.Release: lambda session, message: self.farm.release(session.key, message.targets),
+            m.Reserve: lambda session, message: self.journal.reserve(session.key, message),
+            m.Release: lambda session, message: self.journal.release(session.key, message),
             m.TaskHistory: lambda session, message: self.journal.named.history(session.key, message),
             m.ResumeTasks: lambda session, message: self.journal.named.resume(session.key, message),
             m.ForgetTasks: lambda session, message: self.journal.named.forget(session.key, message),
@@ -209,7 +209,7 @@ class ControllerService:
     def _registered(self, session: PeerSession, message: m.Register) -> Ids:
         ids = self.router.register(session.key, message)
         if not message.program:  # ranks that have a loop of their own get no tasks
-            self.farm.registered(session.key)
+            self.journal.registered(session.key)
         self.fates.registered(session.key, ids)
         for line in came(self.router.registry.sets[session.key]):
             self._log(line)

@@ -19,15 +19,14 @@ from typing import Final
 
 from .. import limits
 from ..errors import JournalDamaged, JournalFull
+from ..ids import Ids
 from ..journal.rows import (
     Change,
-    DropFunction,
     DropGroup,
     DropRecord,
     DropSession,
     DropSet,
     EndRow,
-    FunctionRow,
     GoneRow,
     GroupRow,
     RecordRow,
@@ -38,13 +37,13 @@ from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
 from .bundles import BundleGroup
 from .effects import Announce, Decline, Effect, Send, refusal
+from .enginememory import EngineMemory
 from .farm.answers import numbers
-from .farm.arguments import Arguments
 from .farm.farm import Farm
 from .farm.recovery import Ends, ends_in, is_failure, only
 from .farm.tasktable import RECORDS
 from .journalstore import Store
-from .keptgroups import Kept, KeptClient, Return
+from .keptgroups import Kept, KeptClient, KeptFunctions, Return, arguments
 from .namedtasks import USUAL, Keep
 from .nojournal import NoJournal, Session
 
@@ -72,14 +71,12 @@ class TaskJournal(NoJournal):
 
     def __init__(self, farm: Farm, store: Store, log: Callable[[str], None], keep: Keep = USUAL) -> None:
         super().__init__(farm, keep)
-        farm.recovery.spill(self._arguments)
+        farm.recovery.spill(lambda serial: arguments(store.group(serial)))
         self._store = store
         self._log = log
         self._clients: dict[int, KeptClient] = {}
-        self._functions: dict[bytes, int] = {}
-        """How many groups in the journal use each function."""
-        self._unwritten: dict[bytes, bytes] = {}
-        """Functions of groups that were not written yet."""
+        self.memory = EngineMemory(farm, self._clients.__contains__)
+        self._functions = KeptFunctions()
         self._changes: list[Change] = []
         self._unsaid: list[Effect] = []
         """Failures that are told when they are written."""
@@ -108,19 +105,14 @@ class TaskJournal(NoJournal):
         self, clients: Iterable[int], sets: Iterable[SetRow], groups: Iterable[Kept],
         records: Iterable[tuple[int, int]], now: float, gone: Collection[int] = (),
     ) -> None:  # fmt: skip
-        """These were in the journal when the controller began (``records``: client and serial).
-
-        ``gone``: clients that do not come back, and whose tasks go on.
-        """
-        for key in (*clients, *gone):
-            self._clients[key] = KeptClient()
+        """These were in the journal (``records``: client and serial). ``gone``: clients that do not come back."""
+        self._clients.update((key, KeptClient()) for key in (*clients, *gone))
         self._expected = {each.token: each.key for each in sets}
         for kept in groups:
             self._clients[kept.client].groups[kept.number] = kept
             if kept.client not in gone:
                 self._away.setdefault(kept.client, Return())
-            for function in kept.functions:
-                self._functions[function] = self._functions.get(function, 0) + 1
+            self._functions.restored(kept.functions)
         for client, serial in records:
             self._clients[client].records.append(serial)
         for key in gone:
@@ -139,6 +131,7 @@ class TaskJournal(NoJournal):
         if self._expected:
             self._log(f"{len(self._expected)} engine sets have not come back: what they may have had runs again")
             self._changes += [DropSet(key) for key in self._expected.values()]
+            self.memory.lost(self._expected.values())
             self._expected.clear()
         for client in self._clients:
             self.farm.recovery.release(client)
@@ -151,6 +144,8 @@ class TaskJournal(NoJournal):
             if session.key in self._former:  # the answer to its Hello was lost
                 return
             self._former[session.key] = session.former
+            if session.former in self._expected:
+                self.memory.came(self._expected[session.former], session.key)
             self._changes.append(SetRow(session.key, session.token))
             return
         if session.key not in self._clients:
@@ -161,8 +156,14 @@ class TaskJournal(NoJournal):
                 self._changes.append(self.named.row(session.key))
             self._commit()
 
+    def registered(self, key: int) -> None:
+        """A set was registered, perhaps again."""
+        super().registered(key)
+        self.memory.registered(key)
+
     def set_lost(self, key: int) -> None:
         """The session of an engine set has ended, and with it all that the journal has of it."""
+        self.memory.set_lost(key)
         if key in self._former:
             # This is not its return: the answer to its Hello may have been lost, and it may have come again.
             self._changes.append(DropSet(key))
@@ -173,6 +174,7 @@ class TaskJournal(NoJournal):
         """The session of a client has ended, and with it what does not go on without it."""
         staying = self.named.leave(key, orderly)
         client = self._clients.get(key)
+        self.memory.client_lost(key)
         self._away.pop(key, None)
         if client is None or not staying:
             try:
@@ -218,10 +220,7 @@ class TaskJournal(NoJournal):
         group = self.farm.submit(client, message, [whole], stream)
         self.named.submitted(client, group, message)
         functions = group.options.functions  # which equal groups share
-        for key in functions:
-            if key not in self._functions:
-                self._unwritten[key] = self.farm.functions.data(key)
-            self._functions[key] = self._functions.get(key, 0) + 1
+        self._functions.use(functions, self.farm.functions.data)
         kept = state.groups[message.id] = Kept(group.serial, client, message.id, functions)
         row = GroupRow(kept.serial, client, kept.number, m.encode(message), whole)
         self._submitted[kept.serial] = (kept, row)
@@ -297,8 +296,7 @@ class TaskJournal(NoJournal):
         self._drop(kept)
         record = self.farm.recovery.record(client, number)
         if record is not None:
-            row = RecordRow(kept.serial, client, number, record.label, bytes(record.states))
-            self._changes.append(row)
+            self._changes.append(RecordRow(kept.serial, client, number, record.label, bytes(record.states)))
             state.records.append(kept.serial)
             if len(state.records) > RECORDS:
                 self._changes.append(DropRecord(state.records.popleft()))
@@ -307,12 +305,7 @@ class TaskJournal(NoJournal):
         self._ends.pop(kept.serial, None)
         if self._submitted.pop(kept.serial, None) is None:
             self._changes.append(DropGroup(kept.serial))
-        for key in kept.functions:
-            self._functions[key] -= 1
-            if not self._functions[key]:
-                del self._functions[key]
-                if self._unwritten.pop(key, None) is None:
-                    self._changes.append(DropFunction(key))
+        self._changes += self._functions.unuse(kept.functions)
 
     # --- engine sets -----------------------------------------------------------------------------------------
 
@@ -320,6 +313,19 @@ class TaskJournal(NoJournal):
         """Tasks have ended on a rank of a set, which keeps the message until it is recorded."""
         self._heard[key] = self._heard.get(key, 0) + 1
         self.farm.results(key, message, body)
+
+    def reserve(self, client: int, message: m.Reserve) -> Ids:
+        """As without a journal; if that is possible, it is on the disk before the client is answered."""
+        return self._written(self.memory.reserve(client, message))
+
+    def release(self, client: int, message: m.Release) -> Ids:
+        """As :meth:`reserve`."""
+        return self._written(self.memory.release(client, message))
+
+    def _written(self, ids: Ids) -> Ids:
+        self._changes += self.memory.changes()
+        self._commit()
+        return ids
 
     def held(self, key: int, message: m.TasksHeld) -> None:
         """A set that has come back says which tasks it has."""
@@ -340,6 +346,9 @@ class TaskJournal(NoJournal):
         if self._release_at is not None and now >= self._release_at:
             self._wait_no_longer()
         self._write_submissions()
+        self._changes += self.memory.changes()
+        if self.memory.is_unwritten:  # before tasks run again
+            self._commit()
         found = self.farm.flush(now)
         failures = self._note_ends(found)
         self._unsaid += self._only_lacked(failures)
@@ -356,8 +365,7 @@ class TaskJournal(NoJournal):
         told = out + self._only_lacked(effect for effect in found if id(effect) not in later)
         self._lacked.clear()
         if not self._failure:
-            told += self._unsaid
-            self._unsaid = []
+            told, self._unsaid = told + self._unsaid, []
         told = self.named.pass_on(told)
         told = [effect for effect in told if not self._is_for_absent(effect)] + self.named.flush(now)
         if self._changes and self._commit_at is None:
@@ -384,18 +392,10 @@ class TaskJournal(NoJournal):
         return away is not None and effect.message.group not in away.listed
 
     def _write_submissions(self) -> None:
-        if not self._submitted:
-            return
-        submitted = [kept for kept, _ in self._submitted.values()]
-        if self._commit():
-            accepted: dict[int, list[int]] = {}
-            for kept in submitted:
-                accepted.setdefault(kept.client, []).append(kept.number)
-                self.farm.recovery.is_written(kept.serial)
-            self._out += [Send(client, m.TasksAccepted(groups)) for client, groups in accepted.items()]
+        if not self._submitted or self._commit():
             return
         error = self._error
-        for kept in reversed(submitted):
+        for kept, _ in reversed(list(self._submitted.values())):
             state = self._clients.get(kept.client)
             if state is not None and state.groups.pop(kept.number, None) is not None:
                 self.farm.recovery.withdraw(kept.client, kept.number)
@@ -403,12 +403,14 @@ class TaskJournal(NoJournal):
                 self._out.append(Send(kept.client, refusal(kept.number, error)))
                 self._drop(kept)
 
-    def _arguments(self, serial: int) -> Arguments:
-        """Read the arguments of a group."""
-        row = self._store.group(serial)
-        message = m.decode(row.message)
-        assert isinstance(message, m.SubmitTasks)
-        return Arguments(message.lengths, row.body or b"")
+    def _accept(self) -> None:
+        """The groups that were submitted are on the disk."""
+        accepted: dict[int, list[int]] = {}
+        for kept, _ in self._submitted.values():
+            accepted.setdefault(kept.client, []).append(kept.number)
+            self.farm.recovery.is_written(kept.serial)
+        self._out += [Send(client, m.TasksAccepted(groups)) for client, groups in accepted.items()]
+        self._submitted.clear()
 
     def _note_ends(self, effects: Iterable[Effect]) -> list[Effect]:
         """Note the ends of tasks; return those that must be written before they are told."""
@@ -429,32 +431,30 @@ class TaskJournal(NoJournal):
     def _commit(self) -> bool:
         """Write all that waits; return False, and keep it, if that is impossible now."""
         changes = self._changes + [row for rows in self._ends.values() for row in rows]
-        changes += [FunctionRow(*item) for item in self._unwritten.items()]
+        changes += self._functions.unwritten()
         changes += [row for _, row in self._submitted.values()]
         try:
             if changes:
                 self._store.commit(changes)
         except (JournalFull, JournalDamaged) as error:
             if not self._failure:
-                self._out.append(
-                    Announce(
-                        f"new tasks are refused, and failures told later: the journal cannot be written. {error}"
-                    )
-                )
+                text = "new tasks are refused, and failures told later: the journal cannot be written"
+                self._out.append(Announce(f"{text}. {error}"))
             self._error, self._failure = error, str(error)
             return False
         if self._failure:
             self._out.append(Announce("tasks are accepted again: the journal can be written"))
             self._failure = ""
         self._changes.clear()
+        self.memory.is_unwritten = False
         self._ends.clear()
-        self._unwritten.clear()
-        self._submitted.clear()
+        self._functions.are_written()
+        self._accept()
         return True
 
     def _tell_sets(self) -> None:
         """Tell engine sets how many of their results need not be kept any more."""
-        if self._ends:
+        if self._ends or self.memory.is_unwritten:
             return
         for key, heard in self._heard.items():
             if heard > self._recorded.get(key, 0):
@@ -463,16 +463,16 @@ class TaskJournal(NoJournal):
 
     def next_deadline(self, now: float) -> float | None:
         """Return when to call :meth:`flush` if no event occurs."""
-        times = (super().next_deadline(now), self._commit_at, self._release_at)
-        return min((when for when in times if when is not None), default=None)
+        found = (super().next_deadline(now), self._commit_at, self._release_at)
+        return min((when for when in found if when is not None), default=None)
 
     # --- what is kept; see :class:`ipmpi.controller.namedtasks.Record` -----------------------------------------
 
     def ends(self, group: BundleGroup) -> list[tuple[EndRow, bool]]:
         """Return the ends that are noted of a group; failures are told when they are written."""
         rows = [(row, True) for row in self._store.ends(group.serial)]
-        unwritten = self._ends.get(group.serial, ())
-        return rows + [(row, not is_failure(m.decode(row.message))) for row in unwritten]  # type: ignore[arg-type]
+        noted = self._ends.get(group.serial, ())
+        return rows + [(row, not is_failure(m.decode(row.message))) for row in noted]  # type: ignore[arg-type]
 
     def keep(self, group: BundleGroup, row: EndRow) -> None:
         """Note ends of tasks."""
@@ -485,8 +485,7 @@ class TaskJournal(NoJournal):
     def forget(self, group: BundleGroup) -> None:
         """Keep nothing of a group."""
         client = self._clients.get(group.bundle.client)
-        kept = client.groups.pop(group.number, None) if client is not None else None
-        if kept is not None:
+        if client is not None and (kept := client.groups.pop(group.number, None)) is not None:
             self._drop(kept)
 
     def shed(self, group: BundleGroup) -> bool:

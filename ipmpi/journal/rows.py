@@ -121,8 +121,25 @@ class BundleRow(NamedTuple):
     ended: float
 
 
+class ReservedRow(NamedTuple):
+    """The engines that a client has reserved, in place of what was written before."""
+
+    client: int
+    engines: bytes
+
+
+class UsedRow(NamedTuple):
+    """Retries that tasks of a group have used, and who rejected them, in place of what was written before."""
+
+    serial: int
+    used: bytes
+
+
 class DropSession(NamedTuple):
-    """Take out a client's session, its origin and its records (groups and bundles are dropped one by one)."""
+    """Take out a client's session, and its origin, reservations and records.
+
+    Groups and bundles are dropped one by one.
+    """
 
     key: int
 
@@ -140,7 +157,7 @@ class DropFunction(NamedTuple):
 
 
 class DropGroup(NamedTuple):
-    """Take out a group, with its ends."""
+    """Take out a group, with its ends, and what its tasks have used."""
 
     serial: int
 
@@ -157,7 +174,9 @@ class DropBundle(NamedTuple):
     number: int
 
 
-Row = SessionRow | SetRow | FunctionRow | GroupRow | EndRow | RecordRow | OriginRow | GoneRow | BundleRow
+Told = ReservedRow | UsedRow
+"""Rows of which there is one for each client or group."""
+Row = SessionRow | SetRow | FunctionRow | GroupRow | EndRow | RecordRow | OriginRow | GoneRow | BundleRow | Told
 Drop = DropSession | DropSet | DropFunction | DropGroup | DropRecord | DropBundle
 Change = Row | Drop
 
@@ -175,3 +194,5 @@ class Contents:
     origins: list[OriginRow] = field(default_factory=list)
     gone: list[GoneRow] = field(default_factory=list)
     bundles: list[BundleRow] = field(default_factory=list)
+    reserved: list[ReservedRow] = field(default_factory=list)
+    used: list[UsedRow] = field(default_factory=list)

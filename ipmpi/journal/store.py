@@ -42,12 +42,17 @@ from .rows import (
     GroupRow,
     OriginRow,
     RecordRow,
+    ReservedRow,
     Row,
     SessionRow,
     SetRow,
+    Told,
+    UsedRow,
 )
 
-_VERSION: Final = 2
+_VERSION: Final = 3
+_WITHOUT_USED: Final = 2
+"""The format before tables for :class:`ReservedRow` and :class:`UsedRow` were added."""
 _APPLICATION: Final = 0x69706D70
 """The application id in the file's header: "ipmp"."""
 _CHECKPOINT_PAGES: Final = 4096
@@ -73,12 +78,17 @@ _TABLES: Final[dict[type[Any], tuple[str, str]]] = {
         "bundles",
         "number INTEGER, client INTEGER, name TEXT, holder TEXT, host TEXT, user TEXT, submitted REAL, ended REAL",
     ),
+    ReservedRow: ("reserved", "client INTEGER, engines BLOB"),
+    UsedRow: ("used", "serial INTEGER, used BLOB"),
 }
 _INSERT: Final = {
     kind: f"INSERT INTO {table} VALUES (?, ?{', ?' * len(kind._fields)})" for kind, (table, _) in _TABLES.items()
 }
 
-_R = TypeVar("_R", SessionRow, SetRow, FunctionRow, GroupRow, EndRow, RecordRow, OriginRow, GoneRow, BundleRow)
+_R = TypeVar(
+    "_R", SessionRow, SetRow, FunctionRow, GroupRow, EndRow, RecordRow, OriginRow, GoneRow, BundleRow, ReservedRow,
+    UsedRow,
+)  # fmt: skip
 
 
 _G = TypeVar("_G", GroupRow, EndRow)
@@ -154,7 +164,9 @@ class Journal:
             tables = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if not tables:
                 self._create()
-            elif (found := execute("PRAGMA user_version").fetchone()[0]) != _VERSION:
+            elif (found := execute("PRAGMA user_version").fetchone()[0]) == _WITHOUT_USED:
+                self._create_tables(ReservedRow, UsedRow)
+            elif found != _VERSION:
                 raise ControllerStartError(
                     f"the journal {self.path} has format {found}, and this release reads {_VERSION}: start the "
                     "release that wrote it, or move the file away"
@@ -164,14 +176,17 @@ class Journal:
             raise self._explained(error, opening=True) from error
 
     def _create(self) -> None:
-        self._database.execute(f"PRAGMA user_version={_VERSION}")
         self._database.execute(f"PRAGMA application_id={_APPLICATION}")
-        for table, columns in _TABLES.values():
+        self._create_tables(*_TABLES)
+        self._database.execute("CREATE TABLE state (transactions INTEGER, row_count INTEGER, check_sums INTEGER)")
+        self._database.execute("INSERT INTO state VALUES (0, 0, 0)")
+
+    def _create_tables(self, *kinds: type[Any]) -> None:
+        self._database.execute(f"PRAGMA user_version={_VERSION}")
+        for table, columns in (_TABLES[kind] for kind in kinds):
             self._database.execute(
                 f"CREATE TABLE {table} (place INTEGER PRIMARY KEY, check_sum INTEGER, {columns})"
             )
-        self._database.execute("CREATE TABLE state (transactions INTEGER, row_count INTEGER, check_sums INTEGER)")
-        self._database.execute("INSERT INTO state VALUES (0, 0, 0)")
 
     def _open_head(self) -> None:
         path = self.path.with_name(f"{self.path.name}-head")
@@ -218,6 +233,7 @@ class Journal:
             list(self._all(SessionRow)), list(self._all(SetRow)), list(self._all(FunctionRow)),
             groups, list(self._all(EndRow)), list(self._all(RecordRow)),
             list(self._all(OriginRow)), list(self._all(GoneRow)), list(self._all(BundleRow)),
+            list(self._all(ReservedRow)), list(self._all(UsedRow)),
         )  # fmt: skip
         if (rows, total) != (self._rows, self._sum):
             raise self._damage(f"{self._rows} rows are there, and they are not the {rows} that were written")
@@ -313,6 +329,7 @@ class Journal:
     def _make(self, change: Change, undo: list[Callable[[], object]]) -> None:
         if isinstance(change, DropGroup):
             self._drop(("groups", change.serial), undo)
+            self._drop(("used", change.serial), undo)
         elif isinstance(change, DropRecord):
             self._drop(("records", change.serial), undo)
         elif isinstance(change, DropFunction):
@@ -325,7 +342,10 @@ class Journal:
             for serial in list(self._records_of.get(change.key, ())):
                 self._drop(("records", serial), undo)
             self._drop(("sessions", change.key), undo)
+            self._drop(("reserved", change.key), undo)
         else:
+            if isinstance(change, Told):
+                self._drop(_name(change), undo)
             place, self._next = self._next, self._next + 1
             check_sum = _check_sum(place, change)
             self._database.execute(_INSERT[type(change)], (place, check_sum, *change))

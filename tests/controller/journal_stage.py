@@ -172,6 +172,8 @@ class SimulatedSet:
         self.unrecorded = UnrecordedResults()
         self.waiting: dict[tuple[int, int], bytes] = {}
         self.running: dict[tuple[int, int], bytes] = {}
+        self.allowed: dict[tuple[int, int], Sequence[int]] = {}
+        """Ranks that may run each task; empty for all."""
 
     def connect(self) -> None:
         former, self.token = self.token, self.stage.random.randbytes(16)
@@ -208,6 +210,7 @@ class SimulatedSet:
                 assert task not in self.waiting, "given twice"
                 assert task not in self.running, "given while it runs"
                 self.waiting[task] = bytes(payload)
+                self.allowed[task] = message.ranks
         elif isinstance(message, m.CancelTasks):
             for index in packed.unpack(message.indices):
                 if self.waiting.pop((message.group, index), None) is not None:
@@ -230,7 +233,7 @@ class SimulatedSet:
             body = b"".join(names)
             message = m.TaskResults(
                 serial, 0, packed.pack(index for _, index in ended), failed,
-                packed.pack(map(len, names)), 0.1, [len(body)],
+                packed.pack(map(len, names)), self.stage.now, [len(body)],
             )  # fmt: skip
             self.unrecorded.note([Up(message, [body])])
             self._say(message, [body])
@@ -354,7 +357,7 @@ class JournalStage:
     def _from_set(self, each: SimulatedSet, message: Any, body: Sequence[Any]) -> None:
         if isinstance(message, m.Register):
             self._register(each.key, message)
-            self.farm.registered(each.key)
+            self.journal.registered(each.key)
         elif isinstance(message, m.TaskResults):
             self.journal.results(each.key, message, body)
         elif isinstance(message, m.TasksHeld):

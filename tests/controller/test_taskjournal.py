@@ -248,6 +248,20 @@ def test_a_session_that_ends_is_not_the_return_of_its_set() -> None:
     check(stage)
 
 
+def test_a_group_is_accepted_when_another_client_comes_in_the_same_turn() -> None:
+    stage = JournalStage(1, clients=1)
+    (client,) = stage.clients
+    stage.deliver_all()
+    client.submit(b"task")
+    client.turn()
+    while client.out:
+        stage._from_client(client, *client.out.popleft())
+    stage.new_client()
+    stage.flush()
+    stage.deliver_all()
+    assert client.is_accepted(b"task")
+
+
 PLANTED = {
     "tasks that end with their client": (NamedTasks, "leave", lambda self, client, orderly: []),
     "followers that are told nothing": (NamedTasks, "pass_on", lambda self, effects: list(effects)),

@@ -129,6 +129,52 @@ def test_clients_go_on_and_so_do_commands_under_way(controller: Killed) -> None:
         assert mec.pull("kept") == [number + 11 for number in ids]
 
 
+def test_reservations_go_on(controller: Killed) -> None:
+    with (
+        MultiEngineClient(str(controller.now.furl_file("mec"))) as mec,
+        TaskClient(str(controller.now.furl_file("tc"))) as tc,
+    ):
+        first, second = ids = mec.get_ids()
+        pids = mec.execute("import os; pid = os.getpid()") and mec.pull("pid")
+        with mec.reserve([first]):
+            controller.kill()
+            assert mec.get_ids() == ids, "they are told when the engines are back"
+            assert set(tc.map(pid_after, [0.02] * 20)) == {pids[ids.index(second)]}
+            controller.kill()
+        assert set(tc.map(pid_after, [0.5] * 4)) == set(pids)
+
+
+def pid_after(seconds: float) -> int:
+    import os
+    import time
+
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def fail_slowly(path: str) -> None:
+    """Fail at once the first time, and then after a while."""
+    import os
+    import time
+
+    had = os.path.getsize(path) if os.path.exists(path) else 0
+    with open(path, "a") as file:
+        file.write("1\n")
+    time.sleep(2.0 if had else 0.0)
+    raise ValueError(f"run {had // 2 + 1}")
+
+
+def test_used_retries_count(controller: Killed, tmp_path: Path) -> None:
+    path = tmp_path / "ran"
+    with TaskClient(str(controller.now.furl_file("tc"))) as tc:
+        future = tc.submit(fail_slowly, str(path), retries=2)
+        wait_until(lambda: path.exists() and runs(path)[1] == 2, "it runs for the second time")
+        controller.kill()
+        with pytest.raises(ValueError, match="run 3"):
+            future.result(60)
+    assert runs(path) == {1: 3}
+
+
 def test_failures_and_large_results_and_arguments(controller: Killed, tmp_path: Path) -> None:
     with TaskClient(str(controller.now.furl_file("tc"))) as tc:
         path = tmp_path / "gate"

@@ -21,13 +21,16 @@ from ipmpi.journal.rows import (
     GroupRow,
     OriginRow,
     RecordRow,
+    ReservedRow,
     SessionRow,
     SetRow,
+    UsedRow,
 )
 
 _LISTS = {
     SessionRow: "sessions", SetRow: "sets", FunctionRow: "functions", GroupRow: "groups", EndRow: "ends",
     RecordRow: "records", OriginRow: "origins", GoneRow: "gone", BundleRow: "bundles",
+    ReservedRow: "reserved", UsedRow: "used",
 }  # fmt: skip
 
 
@@ -63,6 +66,7 @@ class MemoryStore:
         if isinstance(change, DropGroup):
             there.groups = [row for row in there.groups if row.serial != change.serial]
             there.ends = [row for row in there.ends if row.serial != change.serial]
+            there.used = [row for row in there.used if row.serial != change.serial]
         elif isinstance(change, DropRecord):
             there.records = [row for row in there.records if row.serial != change.serial]
         elif isinstance(change, DropFunction):
@@ -74,7 +78,12 @@ class MemoryStore:
             there.records = [row for row in there.records if row.client != change.key]
             there.origins = [row for row in there.origins if row.client != change.key]
             there.gone = [row for row in there.gone if row.client != change.key]
+            there.reserved = [row for row in there.reserved if row.client != change.key]
         elif isinstance(change, DropBundle):
             there.bundles = [row for row in there.bundles if row.number != change.number]
         else:
+            if isinstance(change, ReservedRow):
+                there.reserved = [row for row in there.reserved if row.client != change.client]
+            elif isinstance(change, UsedRow):
+                there.used = [row for row in there.used if row.serial != change.serial]
             getattr(there, _LISTS[type(change)]).append(change)

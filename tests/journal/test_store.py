@@ -31,8 +31,10 @@ from ipmpi.journal.rows import (
     GroupRow,
     OriginRow,
     RecordRow,
+    ReservedRow,
     SessionRow,
     SetRow,
+    UsedRow,
 )
 from ipmpi.journal.store import Journal
 from tests.journal.memory_store import MemoryStore
@@ -86,6 +88,7 @@ def full() -> Contents:
         [END, EndRow(2**60 + 1, b"x", b""), EndRow(2**60, b"later", b"z")],
         [RecordRow(5, 1, 3, "f é", b"\5\6")], [OriginRow(1, "laptop", "mé", 1, "tc", "0,3")], [GoneRow(2)],
         [BundleRow(2**60, 1, "sweep é", "tc", "laptop", "mé", 1.5e9 + 1 / 3, 0.0)],
+        [ReservedRow(1, b"engines"), ReservedRow(2, b"\0")], [UsedRow(2**60, b"used"), UsedRow(2**60 + 1, b"")],
     )  # fmt: skip
 
 
@@ -93,6 +96,7 @@ def rows(contents: Contents) -> list[object]:
     return [
         *contents.sessions, *contents.sets, *contents.functions, *contents.groups, *contents.ends,
         *contents.records, *contents.origins, *contents.gone, *contents.bundles,
+        *contents.reserved, *contents.used,
     ]  # fmt: skip
 
 
@@ -144,6 +148,8 @@ def test_what_is_dropped_is_gone_with_what_belongs_to_it(store: Callable[[], Jou
     assert left.gone == kept.gone
     assert left.groups == kept.groups[1:]
     assert left.ends == kept.ends[1:2]
+    assert left.reserved == kept.reserved[1:]
+    assert left.used == kept.used[1:]
 
 
 def test_a_row_can_come_back_in_the_transaction_that_drops_it(store: Callable[[], Journal]) -> None:
@@ -219,6 +225,35 @@ def test_another_format_is_refused(path: Path) -> None:
     database.close()
     with pytest.raises(ControllerStartError, match=r"has format 99, and this release reads \d"):
         Journal(path)
+
+
+def test_a_journal_of_the_format_before_is_gone_on_with(path: Path) -> None:
+    """It had no reservations and no retries."""
+    first = Journal(path)
+    first.load()
+    first.commit([GROUP, END])
+    first.close()
+    with sqlite3.connect(path) as database:
+        database.execute("DROP TABLE reserved")
+        database.execute("DROP TABLE used")
+        database.execute("PRAGMA user_version=2")
+    database.close()
+    again = Journal(path)
+    assert again.load() == Contents(groups=[GROUP], ends=[END])
+    again.commit([UsedRow(GROUP.serial, b"used")])
+    again.close()
+    last = Journal(path)
+    assert last.load().used == [UsedRow(GROUP.serial, b"used")]
+    last.close()
+
+
+def test_what_is_told_anew_takes_the_place_of_what_was_told(store: Callable[[], Journal]) -> None:
+    first = store()
+    first.load()
+    first.commit([GROUP, UsedRow(GROUP.serial, b"1"), ReservedRow(5, b"2")])
+    first.commit([UsedRow(GROUP.serial, b"3"), UsedRow(GROUP.serial, b"4"), ReservedRow(5, b"5")])
+    left = store().load()
+    assert (left.used, left.reserved) == ([UsedRow(GROUP.serial, b"4")], [ReservedRow(5, b"5")])
 
 
 # --- a full or failing disk ------------------------------------------------------------------------------------

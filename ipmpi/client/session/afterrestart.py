@@ -15,9 +15,9 @@ from .waiting import SessionFuture
 
 _REPEATABLE: Final = frozenset(
     {"GetIds", "QueueStatus", "ClusterInfo", "TaskStatus", "Recheck", "AbortTasks", "TaskHistory", "ResumeTasks",
-     "CommandHistory"}
+     "CommandHistory", "Reserve", "Release"}
 )  # fmt: skip
-"""Requests that may be made twice."""
+"""Requests that may be made twice, with the same number: the controller knows of those for which that matters."""
 
 LOST: Final = (
     "the controller was killed and has started again. Tasks and commands go on, but it is not known whether this "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ class Classified:
         succeeded: indices of those that succeeded; ``failed``: that failed.
         retried: failed, to be run again. ``interrupted``, ``dropped``: the client does not get the result.
         settled: tasks that were to be cancelled, and were not.
+        mark: tells a message with failures of tasks that have retries from others; the same when it is sent again.
     """
 
     answered: int = 0
@@ -36,6 +38,7 @@ class Classified:
     interrupted: list[int] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     settled: list[int] = field(default_factory=list)
+    mark: int = 0
 
 
 def numbers(data: bytes) -> array[int]:
@@ -61,6 +64,8 @@ def classify(key: int, group: TaskGroup, message: m.TaskResults, body: Sequence[
     """Classify each task in the message of set ``key``."""
     found = Classified()
     failed = set(packed.unpack(message.failed))
+    if failed and group.options.retries:
+        found.mark = zlib.crc32(m.encode(message))  # it has the run time as well
     lengths = packed.unpack(message.lengths)
     payloads = packed.slices(b"".join(body), lengths)
     seen: set[int] = set()
@@ -75,7 +80,7 @@ def classify(key: int, group: TaskGroup, message: m.TaskResults, body: Sequence[
             found.dropped.append(index)
         elif group.states[index] == INTERRUPTED:
             found.interrupted.append(index)
-        elif position in failed and group.tries_left(index):
+        elif position in failed and group.may_retry(index, found.mark):
             found.retried.append(index)
         else:
             if position in failed:

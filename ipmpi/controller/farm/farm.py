@@ -25,7 +25,6 @@ from typing import Any
 
 from ... import limits
 from ...errors import JournalDamaged
-from ...ids import Ids
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
 from ..effects import Effect, Send
@@ -41,6 +40,7 @@ from .large import LargeResults
 from .largearguments import LargeArguments
 from .order import Order, Priority, Queued
 from .recovery import FarmRecovery
+from .reservations import Reservations
 from .sets import Incarnation, Need, SetState, SetStates, Verdict, rounded_up, sentence
 from .suspects import Suspects
 from .taskqueue import QueueSlice, TaskQueue
@@ -77,6 +77,8 @@ class Farm:
             self._table, self._sets, self._waiting, self.functions, self.aborts, large, self._forget
         )
         self.recovery = FarmRecovery(self._table, self._sets, self.functions, self.arguments, self._ready)
+        self.reservations = Reservations(registry, self._sets, self._table)
+        self.reserve, self.release = self.reservations.reserve, self.reservations.release
         self.limit_to = self._table.limit_to
         self._look_at: float | None = None
         self.on_closed: Callable[[TaskGroup], None] = lambda group: None
@@ -125,22 +127,6 @@ class Farm:
             "scheduled": table.scheduled, "pending": table.pending, "succeeded": table.n_succeeded,
             "failed": table.n_failed, "running": table.running(client, _STATUS),
         }  # fmt: skip
-
-    def reserve(self, client: int, targets: Sequence[int] | None) -> Ids:
-        """Start no more tasks on these engines; return their ids."""
-        ids = self._registry.resolve(targets)
-        self._table.effects += self._sets.reserve(client, self._incarnations(ids))
-        return ids
-
-    def release(self, client: int, targets: Sequence[int]) -> Ids:
-        """End a reservation; return the ids of those engines that are still registered."""
-        ids = self._registry.registered(targets)
-        self._table.effects += self._sets.release(client, self._incarnations(ids))
-        return ids
-
-    def _incarnations(self, ids: Iterable[int]) -> list[Incarnation]:
-        engines = [self._registry.engines[number] for number in ids]
-        return [self._sets.by_key[engine.set_key].incarnations[engine.rank] for engine in engines]
 
     def client_lost(self, client: int) -> None:
         """A client's session has ended: drop its waiting tasks, and cancel given ones that have not started."""
@@ -219,10 +205,10 @@ class Farm:
             self._table.gone(group, index)
         self._interrupted(group, found.interrupted)
         for index in found.retried:
-            group.tries = group.tries or {}
-            group.tries[index] = group.tries.get(index, 0) + 1
+            group.retry(index, found.mark)
         if found.retried:
             self._requeue(group, found.retried, self._rank(group, len(found.retried)))
+            self.recovery.on_used(group)
         self._record(group, runs(found.succeeded), found.failed, engine)
 
     def _record(
@@ -329,6 +315,7 @@ class Farm:
             group.rejected, group.last_refusal = group.rejected or {}, message.text
             for index in indices:
                 group.rejected.setdefault(index, set()).update(refusing)
+            self.recovery.on_used(group)
         elif message.why == "broken":
             group.broken += 1
             if group.broken >= limits.MAX_CRASHES:
@@ -375,7 +362,10 @@ class Farm:
     def _ready(self, group: TaskGroup) -> None:
         """A group is ready to be run."""
         group.rank = self._rank(group, group.count)
-        self._waiting.add(self._need(group), group.rank, group, 0, group.count)
+        if group.rejected:  # before the controller was started again
+            self._line_up(group, group.waiting(), group.rank)
+        else:
+            self._waiting.add(self._need(group), group.rank, group, 0, group.count)
 
     def _closed(self, group: TaskGroup) -> None:
         """A group has ended."""
@@ -404,6 +394,11 @@ class Farm:
         indices.sort()
         self._table.requeued(group, indices)
         self.arguments.wait_again(group)
+        if not self.recovery.is_withheld(group):
+            self._line_up(group, indices, rank)
+
+    def _line_up(self, group: TaskGroup, indices: list[int], rank: tuple[float, ...]) -> None:
+        """Queue some tasks of a group."""
         if group.strikes or group.rejected:
             by_need: dict[Need, list[int]] = {}
             for index in indices:

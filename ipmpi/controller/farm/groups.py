@@ -66,6 +66,13 @@ class EndedGroup(NamedTuple):
     where: array[int]
 
 
+class Tries(NamedTuple):
+    """How many of its retries a task has used, and the mark of its last failure."""
+
+    used: int
+    mark: int
+
+
 class EndingEngine(NamedTuple):
     """An engine that was told to end: its set, its host, and the newest engine at that time."""
 
@@ -90,6 +97,7 @@ class TaskGroup:
         children: by index, the groups that wait for that task.
         missing: number of tasks that this group waits for.
         only: ids of the engines on which its client may run tasks; None for all.
+        repeats: by index, marks of failures of which their sets may tell again.
         follows: the task on whose engine it must run, if any; ``follow``: its incarnation, once known.
     """
 
@@ -116,6 +124,7 @@ class TaskGroup:
         "priority",
         "rank",
         "rejected",
+        "repeats",
         "serial",
         "size",
         "sizes",
@@ -164,7 +173,8 @@ class TaskGroup:
         self.follows = message.options.follow
         self.follow = 0
         # Rarely used, by index: retries used, engines lost, numbers of engines that rejected it.
-        self.tries: dict[int, int] | None = None
+        self.tries: dict[int, Tries] | None = None
+        self.repeats: dict[int, int] | None = None
         self.strikes: dict[int, int] | None = None
         self.endings: dict[int, list[EndingEngine]] | None = None
         self.rejected: dict[int, set[int]] | None = None
@@ -242,9 +252,24 @@ class TaskGroup:
         """Return whether that set has this task."""
         return 0 <= index < self.count and GIVEN <= self.states[index] <= DROPPED and self.where[index] == key
 
-    def tries_left(self, index: int) -> int:
-        """Return how often a task may still be retried."""
-        return self.options.retries - (self.tries.get(index, 0) if self.tries else 0)
+    def may_retry(self, index: int, mark: int) -> bool:
+        """Return whether a task that has failed may run again; ``mark`` tells its failure from others."""
+        used = self.tries[index].used if self.tries and index in self.tries else 0
+        return used < self.options.retries or self._is_repeat(index, mark)
+
+    def retry(self, index: int, mark: int) -> None:
+        """A task has failed, and runs again."""
+        is_repeat = self._is_repeat(index, mark)
+        if self.repeats:
+            self.repeats.pop(index, None)
+        if not is_repeat:
+            self.tries = self.tries or {}
+            known = self.tries.get(index)
+            self.tries[index] = Tries(known.used + 1 if known is not None else 1, mark)
+
+    def _is_repeat(self, index: int, mark: int) -> bool:
+        """Whether a failure was counted before the controller was started again, which its set was not told."""
+        return self.repeats is not None and self.repeats.get(index) == mark
 
     def held_by(self, key: int) -> list[int]:
         """Return the tasks that a set has."""

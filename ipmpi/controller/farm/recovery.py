@@ -12,7 +12,7 @@ from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer, split
 from .arguments import ArgumentMemory, Arguments
 from .functions import Functions
-from .groups import DROPPED, FAILED, SUCCEEDED, UNDONE, WAITING, EndedGroup, TaskGroup
+from .groups import DROPPED, FAILED, SUCCEEDED, UNDONE, WAITING, EndedGroup, TaskGroup, Tries
 from .sets import SetStates
 from .tasktable import TaskTable
 
@@ -50,6 +50,8 @@ class FarmRecovery:
         self._functions = functions
         self._arguments = arguments
         self._queue = queue
+        self.on_used: Callable[[TaskGroup], object] = lambda group: None
+        """Called with groups of which tasks have used retries, or were rejected by an engine."""
         self._restored: set[int] = set()
         self._withheld: dict[int, list[TaskGroup]] = {}
 
@@ -106,6 +108,46 @@ class FarmRecovery:
         """Give new groups larger serials than this one."""
         self._table.continue_after(serial)
 
+    # --- what tasks have used --------------------------------------------------------------------------------
+
+    @property
+    def on_reserved(self) -> Callable[[int], object]:
+        """Called with clients whose reservations have changed."""
+        return self._sets.on_reserved
+
+    @on_reserved.setter
+    def on_reserved(self, call: Callable[[int], object]) -> None:
+        self._sets.on_reserved = call
+
+    def open_group(self, serial: int) -> TaskGroup | None:
+        """Return a group that has not ended."""
+        return self._table.groups.get(serial)
+
+    def has_used(self, serial: int, tries: dict[int, Tries], refusal: str) -> bool:
+        """Tasks of a group that was restored have used retries; return False if it has ended.
+
+        ``refusal``: what the last engine has said that rejected one.
+        """
+        group = self._table.groups.get(serial)
+        if group is not None:
+            group.tries = tries or None
+            group.repeats = {index: each.mark for index, each in tries.items()}
+            group.last_refusal = refusal
+        return group is not None
+
+    def has_rejected(self, serial: int, index: int, key: int, rank: int) -> None:
+        """An engine has rejected a task that was restored."""
+        group = self._table.groups.get(serial)
+        engine = self._sets.by_key[key].incarnations.get(rank)
+        if group is not None and engine is not None:
+            group.rejected = group.rejected or {}
+            group.rejected.setdefault(index, set()).add(engine.number)
+
+    def places(self, numbers: Iterable[int]) -> list[tuple[int, int]]:
+        """Return set and rank of engines, by incarnation; not of those that are lost."""
+        engines = [self._sets.incarnations[number] for number in numbers if number in self._sets.incarnations]
+        return [(engine.key, engine.rank) for engine in engines]
+
     # --- withholding -----------------------------------------------------------------------------------------
 
     def ready(self, group: TaskGroup) -> None:
@@ -114,6 +156,10 @@ class FarmRecovery:
             self._withheld.setdefault(group.client, []).append(group)
         else:
             self._queue(group)
+
+    def is_withheld(self, group: TaskGroup) -> bool:
+        """Return whether a group will be queued later, with all of its tasks that wait then."""
+        return group in self._withheld.get(group.client, ())
 
     def release(self, client: int) -> None:
         """Run what is left of a client's restored groups: no set can have it any more."""

@@ -10,7 +10,7 @@ import enum
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ... import limits
@@ -227,6 +227,8 @@ class SetStates:
         self._look_at = 0.0
         self._reserved: Counter[int] = Counter()
         self._by_client: dict[int, Counter[int]] = {}
+        self.on_reserved: Callable[[int], object] = lambda client: None
+        """Called with each client whose reservations have changed."""
         self._ending: dict[int, SetState] = {}
         self._expected: Counter[float] = Counter()
 
@@ -253,8 +255,14 @@ class SetStates:
                 if reason:
                     set_state.former[rank] = incarnation._replace(text=f"{incarnation.text}: {reason}")
                 set_state.reserved.discard(rank)
-                self._reserved.pop(incarnation.number, None)
+                if self._reserved.pop(incarnation.number, 0):
+                    self._reserved_is_lost(incarnation.number)
         self.update(set_state)
+
+    def _reserved_is_lost(self, number: int) -> None:
+        for client, theirs in self._by_client.items():
+            if theirs.pop(number, 0):
+                self.on_reserved(client)
 
     def remove(self, set_state: SetState) -> None:
         """Remove a lost set."""
@@ -355,6 +363,7 @@ class SetStates:
     def reserve(self, client: int, incarnations: Iterable[Incarnation]) -> list[Effect]:
         """Start no more tasks on these engines."""
         mine = self._by_client.setdefault(client, Counter())
+        self.on_reserved(client)
         turned = []
         for incarnation in incarnations:
             mine[incarnation.number] += 1
@@ -366,6 +375,7 @@ class SetStates:
     def release(self, client: int, incarnations: Iterable[Incarnation]) -> list[Effect]:
         """End a client's reservation of these engines; ignores engines that it has not reserved."""
         mine = self._by_client.get(client, Counter())
+        self.on_reserved(client)
         turned = []
         for incarnation in incarnations:
             if mine[incarnation.number] > 0:
@@ -377,11 +387,14 @@ class SetStates:
 
     def client_lost(self, client: int) -> list[Effect]:
         """End all reservations of a client."""
-        mine = self._by_client.get(client, Counter())
-        incarnations = [self.incarnations[number] for number in mine.elements() if number in self.incarnations]
-        effects = self.release(client, incarnations)
+        effects = self.release(client, self.reserved_by(client))
         self._by_client.pop(client, None)
         return effects
+
+    def reserved_by(self, client: int) -> list[Incarnation]:
+        """Return the engines that a client has reserved, each as often as it has done so."""
+        mine = self._by_client.get(client, Counter())
+        return [self.incarnations[number] for number in mine.elements() if number in self.incarnations]
 
     def _turn(self, incarnations: list[Incarnation], on: bool) -> list[Effect]:
         by_set: dict[int, list[int]] = {}

@@ -53,7 +53,13 @@ class UnrecordedResults:
         held = {serial: set(indices) for serial, indices in self._held.items()}
         self._held = None
         # The new one cannot tell whose the result of a rank is that it has never heard of: that task runs again.
-        results = [(message, body) for message, body in self._results if message.rank in ranks]
+        # A task that ranks have again had failed, and was given again when the controller had recorded that.
+        results = [
+            (message, body)
+            for message, body in self._results
+            if message.rank in ranks
+            and not held.get(message.group, set()).issuperset(packed.unpack(message.indices))
+        ]
         for message, _ in results:
             held.setdefault(message.group, set()).update(packed.unpack(message.indices))
         self._results = deque(results if self.is_on else ())
