@@ -329,8 +329,8 @@ class NetworkStage(JournalStage):
             self._from_client(peer, message, event.body)  # type: ignore[arg-type]
         elif isinstance(message, m.BodyAgain):
             self.router.body_again(known.key, message, event.stream)
-        else:
-            assert isinstance(message, m.Command)
+        elif not isinstance(message, m.CommandOrigin):  # who it is, for the history
+            assert isinstance(message, m.Command), message
             try:
                 self.router.command(known.key, message, event.body, event.stream)
             except KernelError as error:
