@@ -71,6 +71,7 @@ class Terminal:
 
     def run(self, cell: str, seconds: float = 30) -> str:
         """Run a cell; returns what it has shown, up to the next prompt."""
+        self.wait_for(r"In \[\d+\]: \Z", seconds)  # it may come after all that the cell has shown
         before = self.number()
         self.enter(cell)
         shown = self.wait_for(rf"In \[{before + 1}\]: $", seconds)
