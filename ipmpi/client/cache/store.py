@@ -82,7 +82,7 @@ class Store:
 
     Raises:
         SecurityError: others could read or exchange the file.
-        FurlError: it is no file.
+        FurlError: it is no file, or cannot be created.
     """
 
     def __init__(self, folder: Path, most: int, clock: Callable[[], float] = time.time) -> None:
@@ -209,7 +209,7 @@ class Store:
         folder = self.path.parent
         _check_folder(folder)
         with locked(folder):  # another client may be about to make the file, or to make it anew
-            self._create()
+            furl.create_private(self.path)  # never in the place of one that another client may have opened
             furl.check_private(self.path)
             try:
                 self._connect(folder)
@@ -218,13 +218,8 @@ class Store:
                     self._close()
                     raise
                 self._start_anew(error)
-                self._create()
+                furl.create_private(self.path)
                 self._connect(folder)
-
-    def _create(self) -> None:
-        """Make the file if there is none: never in the place of one that another client may have opened."""
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _connect(self, folder: Path) -> None:
         connection = sqlite3.connect(
