@@ -18,6 +18,7 @@ from ..display.escapes import safe
 from ..display.ranksets import RankSet
 from ..session import given, replies
 from ..session.calls import Calls, ask
+from ..session.pieces import in_pieces
 from ..session.recentoutputs import RecentOutput
 from ..session.results import ResultList, RunResults, wait_until_done
 from ..session.submission import Submission
@@ -117,14 +118,10 @@ def history(calls: Calls) -> PastCommands:
 
 
 def _kept(calls: Calls, only: m.FollowCommand | None = None) -> _Kept:
-    rows: list[list[Any]] = []
     name = (0, 0) if only is None else (only.client, only.number)
-    while True:
-        after = rows[-1][0] if rows else 0
-        answer = ask(calls.session, functools.partial(_history, after, *name))
-        rows += answer["commands"]
-        if not answer["more"]:
-            break
+    rows, answer = in_pieces(
+        lambda after: ask(calls.session, functools.partial(_history, after, *name)), "commands"
+    )
     commands = PastCommands(map(_past, rows), answer["dropped"])
     printed = {past.name: float(row[15]) for past, row in zip(commands, rows, strict=True)}
     return _Kept(commands, printed, answer["now"], answer["left"])
@@ -164,11 +161,6 @@ def _source(operation: bytes) -> str | None:
 
 
 # --- results ----------------------------------------------------------------------------------------------
-
-
-def is_name(value: object) -> bool:
-    """Return whether this names a command of the history, and not one of engines."""
-    return isinstance(value, (str, PastCommand))
 
 
 def follow(calls: Calls, client: object, which: str | PastCommand, block: bool) -> Any:

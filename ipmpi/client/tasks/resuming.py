@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from ...errors import ConnectionError, internal_error
 from ...protocol import messages as m
 from ..session import given
+from ..session.pieces import in_pieces
 from .futures import TaskFuture
 from .mapresults import MapResults
 from .submitter import TaskSubmitter
@@ -66,14 +67,8 @@ class Resuming:
 
     def history(self) -> list[NamedTasks]:
         """Return the tasks of all who hold this furl, in the order of submission."""
-        found: list[NamedTasks] = []
-        after, more = 0, True
-        while more:
-            answer = self._submitter.request(partial(_history, after)).result()
-            found += [_named(*row) for _, *row in answer["names"]]
-            more = answer["more"]
-            after = answer["names"][-1][0] if more else 0
-        return found
+        rows, _ = in_pieces(lambda after: self._submitter.request(partial(_history, after)).result(), "names")
+        return [_named(*row) for _, *row in rows]
 
     def forget(self, name: str) -> int:
         """Cancel those that have not ended, and have nothing of them kept; return how many there were."""
@@ -86,13 +81,9 @@ class Resuming:
         known = self._open.get(name)
         if known is not None and self._submitter.has_open(known[0]):
             return known[1]
-        rows: list[list[Any]] = []
-        more = True
-        while more:
-            after = rows[-1][0] if rows else 0
-            answer = self._submitter.request(partial(_resume, name, after)).result()
-            rows += answer["groups"]
-            more = answer["more"]
+        rows, _ = in_pieces(
+            lambda after: self._submitter.request(partial(_resume, name, after)).result(), "groups"
+        )
         groups: list[SubmittedGroup] = []
         resumed: Resumed
         if all(is_map for _, _, is_map, _, _ in rows):
