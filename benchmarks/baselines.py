@@ -19,6 +19,8 @@ from ipmpi.launch.batch.allocation import machines
 from ipmpi.launch.processes.mpi import mpi_command
 from ipmpi.launch.processes.process import tail
 
+from .processes import with_mark
+
 SYSTEM_MODULE: Final = "benchmarks.systems"
 PACKAGES: Final = {"mpi4py.futures": "mpi4py", "dask.distributed": "distributed", "ipyparallel": "ipyparallel"}
 """Names of other systems, and the package that has to be installed."""
@@ -87,18 +89,7 @@ def _run(argv: list[str], environ: dict[str, str], output: Path) -> int | None:
             process.terminate()  # mpiexec ends its ranks then
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(5)
-        for pid in _marked(environ[MARK]):
+        for folder in with_mark(f"{MARK}={environ[MARK]}"):
             with contextlib.suppress(OSError):  # it may end in this moment
-                os.kill(pid, signal.SIGKILL)
+                os.kill(int(folder.name), signal.SIGKILL)
         process.wait()
-
-
-def _marked(mark: str) -> list[int]:
-    """Live processes that were started for this measurement; none on systems without ``/proc``."""
-    wanted = f"{MARK}={mark}".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-    return found

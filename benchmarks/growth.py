@@ -25,10 +25,10 @@ from unittest import mock
 import numpy
 
 from ipmpi import Cluster
-from ipmpi.bench.farm import TRIAL, count_for
+from ipmpi.bench.farm import no_ops
 from ipmpi.bench.machine import describe
 from ipmpi.bench.timing import sample
-from ipmpi.bench.workloads import mpi_library, nothing
+from ipmpi.bench.workloads import mpi_library
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import KernelError
 from ipmpi.launch.processes.mpi import OPEN_MPI, find_mpi
@@ -143,8 +143,7 @@ def bulk(run: Running, repeat: int) -> dict[str, float]:
 
 def farm(run: Running, repeat: int) -> dict[str, float]:
     """No-op tasks by map."""
-    count = count_for(min(sample(lambda: run.tc.map(nothing, range(TRIAL)), 2)))
-    times = sample(lambda: run.tc.map(nothing, range(count)), min(repeat, 3), warm=0, budget=8.0)
+    count, times = no_ops(run.tc, repeat)
     return {"tasks_per_s": count / statistics.median(times)}
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ipmpi.bench.report import aligned
+
 COLUMNS: Final[Mapping[str, str]] = {
     "registered, s": "register_s",
     "execute on one, ms": "execute_one_ms",
@@ -57,13 +59,7 @@ def _series(row: Mapping[str, Any]) -> str:
 def _table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [["ranks", *(f"{row['ranks']:,}" for row in rows)]]
     lines += [[title, *(_shown(row[key]) for row in rows)] for title, key in columns.items()]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(
-            zip(line, widths, strict=True)
-        ))
-        for line in lines
-    )  # fmt: skip
+    return "\n".join(aligned(lines))
 
 
 def _shown(value: float) -> str:

@@ -24,15 +24,23 @@ class Process(NamedTuple):
     network: int
 
 
+def with_mark(mark: str) -> list[Path]:
+    """Return the folders, in ``/proc``, of the processes that have ``NAME=VALUE`` in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        # Others end meanwhile, or belong to somebody else.
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(folder)
+    return found
+
+
 def of_cluster(mark: str) -> list[Process]:
     """Return the processes that were started with this text, as in ``NAME=VALUE``, in their environment."""
     found = []
-    for entry in os.scandir("/proc"):
-        # Others end meanwhile, or belong to somebody else.
+    for folder in with_mark(mark):
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and mark.encode() in Path(entry.path, "environ").read_bytes().split(b"\0"):
-                network = os.stat(f"{entry.path}/ns/net").st_ino
-                found.append(Process(int(entry.name), _kind(Path(entry.path)), network))
+            found.append(Process(int(folder.name), _kind(folder), (folder / "ns" / "net").stat().st_ino))
     return found
 
 

@@ -27,10 +27,15 @@ def count_for(trial_seconds: float) -> int:
     return min(MOST, max(TRIAL, fitting // 1000 * 1000))
 
 
+def no_ops(tc: TaskClient, repeat: int) -> tuple[int, list[float]]:
+    """Map tasks that do nothing: how many at a time, and the seconds of each time."""
+    count = count_for(min(sample(lambda: tc.map(nothing, range(TRIAL)), 3)))
+    return count, sample(lambda: tc.map(nothing, range(count)), min(repeat, 3), budget=8.0)
+
+
 def measure(tc: TaskClient, engines: int, repeat: int) -> Iterator[Figure]:
     """No-op tasks by map and one by one, the time of one, and how well uneven tasks are balanced."""
-    count = count_for(min(sample(lambda: tc.map(nothing, range(TRIAL)), 3)))
-    times = sample(lambda: tc.map(nothing, range(count)), min(repeat, 3), budget=8.0)
+    count, times = no_ops(tc, repeat)
     yield from_times("tasks", f"map, {count:,} no-op tasks", "tasks/s", times, count)
     few = min(count, 20_000)
 

@@ -12,11 +12,11 @@ from ipmpi.client import MultiEngineClient, TaskClient
 
 from . import idle
 from .cluster import own_cluster
-from .farm import TRIAL, count_for
+from .farm import no_ops
 from .figures import Figure, from_times, single
 from .report import aligned, number
 from .timing import sample
-from .workloads import doubles, nothing
+from .workloads import doubles
 
 IDLE_SECONDS: Final = 3.0
 Series = Mapping[str, Mapping[int, Figure]]
@@ -44,8 +44,7 @@ def measure(engines: int, mpi: str, transfer: int, repeat: int, logs: Path | Non
             mec.execute("bench_a = None")
             yield from idle.measure(target, IDLE_SECONDS)
         with TaskClient(str(target.tc_furl)) as tc:
-            count = count_for(min(sample(lambda: tc.map(nothing, range(TRIAL)), 2)))
-            times = sample(lambda: tc.map(nothing, range(count)), min(repeat, 3), warm=0)
+            count, times = no_ops(tc, repeat)
             yield from_times("tasks", "no-op tasks", "tasks/s", times, count)
 
 
