@@ -7,19 +7,16 @@ and 1.2 to 1.5.
 
 from __future__ import annotations
 
-import os
 import pickle
 import socket
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
 
-from ipmpi.bench import machine
+from ipmpi.bench import limits, machine
 from ipmpi.bench.cluster import Target, own_cluster
 from ipmpi.bench.workloads import doubles, nothing
 from ipmpi.client import MultiEngineClient, TaskClient
@@ -40,11 +37,8 @@ PUSH: Final = 2.4
 
 
 @pytest.fixture(scope="module")
-def target() -> Iterator[Target]:
-    if find_mpi() is None:
-        if os.environ.get("CI"):
-            pytest.fail("no mpiexec")
-        pytest.skip("no mpiexec")
+def target(need: Callable[[str, object], None]) -> Iterator[Target]:
+    need("an mpiexec", find_mpi())
     with own_cluster(4, "auto") as running:
         yield running
 
@@ -70,15 +64,10 @@ def times(count: int, call: Callable[[], object]) -> Callable[[], None]:
     return repeated
 
 
-def write_fresh(data: memoryview) -> None:
+def write_fresh(array: object) -> None:
     """Write into a new file in memory."""
-    file = os.memfd_create("guard")
-    try:
-        done = 0
-        while done < len(data):
-            done += os.write(file, data[done:])
-    finally:
-        os.close(file)
+    with limits.file_in_memory() as file:
+        limits.write_all(file, array)
 
 
 @pytest.mark.parametrize("bound", [EXECUTE_ONE, EXECUTE_ALL], ids=["one", "all"])
@@ -88,12 +77,8 @@ def test_a_command_costs_so_many_messages(target: Target, bound: float) -> None:
     with (
         MultiEngineClient(str(target.mec_furl)) as mec,
         near,
-        far,
-        subprocess.Popen(
-            [sys.executable, "-m", "ipmpi.bench.otherend", "echo", str(far.fileno())], pass_fds=[far.fileno()]
-        ) as echo,
+        limits.other_end(far, "echo") as echo,
     ):
-        far.close()
 
         def message() -> None:
             near.sendall(b"x" * 60)
@@ -120,12 +105,11 @@ def test_a_task_costs_so_many_pickles(target: Target) -> None:
 
 def test_a_large_array_is_copied_once(target: Target) -> None:
     array = doubles(SIZE)
-    data = memoryview(array).cast("B")
     with MultiEngineClient(str(target.mec_furl)) as mec:
         cluster = target.pids()
         found = ratio(
             lambda: cost(times(3, lambda: mec.push({"guarded": array})), cluster),
-            lambda: cost(times(3, lambda: write_fresh(data)), []),
+            lambda: cost(times(3, lambda: write_fresh(array)), []),
         )
         mec.execute("guarded = None")
     assert found < PUSH, f"a push to all ranks costs {found:.1f} times as much as to write the data once"

@@ -79,20 +79,20 @@ def _memory(size: int, repeat: int) -> Iterator[Figure]:
 
     def fresh() -> float:
         """Seconds of the write alone: to give back the pages is not a part of it."""
-        with _file_in_memory() as descriptor:
-            return sample(partial(_write_all, descriptor, source), 1, warm=0)[0]
+        with file_in_memory() as descriptor:
+            return sample(partial(write_all, descriptor, source), 1, warm=0)[0]
 
     yield from_times("limit_memcpy", f"copy {text} in memory", "GB/s", sample(copy, repeat), source.nbytes)
     times = [fresh() for _ in range(repeat)]
     yield from_times("limit_fresh", f"write {text} into a fresh file in memory", "GB/s", times, source.nbytes)
-    with _file_in_memory() as descriptor:
-        times = sample(partial(_write_all, descriptor, source), repeat)
+    with file_in_memory() as descriptor:
+        times = sample(partial(write_all, descriptor, source), repeat)
     name = "... into one whose pages are there"
     yield from_times("limit_warm", name, "GB/s", times, source.nbytes)
 
 
 @contextlib.contextmanager
-def _file_in_memory() -> Iterator[int]:
+def file_in_memory() -> Iterator[int]:
     """Descriptor of a new file; of one in the temporary folder where the system has none in memory."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("ipmpi-bench")
@@ -105,7 +105,8 @@ def _file_in_memory() -> Iterator[int]:
             yield file.fileno()
 
 
-def _write_all(descriptor: int, array: object) -> None:
+def write_all(descriptor: int, array: object) -> None:
+    """Write an array at the beginning of a file."""
     data, done = memoryview(array).cast("B"), 0  # type: ignore[arg-type]  # an array is a buffer
     while done < len(data):
         done += os.pwrite(descriptor, data[done:], done)
@@ -121,7 +122,8 @@ def _tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 
 @contextlib.contextmanager
-def _other_end(far: socket.socket, how: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def other_end(far: socket.socket, how: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Have a process of its own be the other end of a connection; see :mod:`ipmpi.bench.otherend`."""
     command = [sys.executable, "-m", OTHER_END, how, str(far.fileno()), *arguments]
     with far:
         process = subprocess.Popen(command, pass_fds=[far.fileno()], stdout=subprocess.PIPE, text=True)
@@ -156,7 +158,7 @@ def _stream(size: int, repeat: int, pem: str = "") -> tuple[list[float], float]:
         if connection.recv(1) != b"k":
             raise ConnectionResetError("it closed the connection")
 
-    with _other_end(far, "stream", str(size), *filter(None, [pem])) as process:
+    with other_end(far, "stream", str(size), *filter(None, [pem])) as process:
         connection: socket.socket = near if not pem else _client_context().wrap_socket(near)
         with connection:
             before = time.process_time()
@@ -180,7 +182,7 @@ def _client_context() -> ssl.SSLContext:
 
 def _unix_round_trip(repeat: int) -> Figure:
     near, far = socket.socketpair()
-    with near, _other_end(far, "echo"):
+    with near, other_end(far, "echo"):
 
         def there_and_back() -> None:
             near.sendall(b"x")

@@ -6,8 +6,6 @@ import contextlib
 import importlib.util
 import re
 import subprocess
-import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,9 @@ import pytest
 
 from ipmpi import errors
 from ipmpi.client import MultiEngineClient, PastCommand, ResultList
-from tests.integration.test_real_journal import Killed
-from tests.integration.test_real_leaving import kill
-from tests.security.cluster import LOOPBACK, Controller, engines, environment, wait_until
+from tests.integration.vanishing import client_process, kill, with_two_sets
+from tests.ipython_here import ipython
+from tests.security.cluster import LOOPBACK, Controller, wait_until
 
 pytestmark = [pytest.mark.timeout(180)]
 
@@ -32,32 +30,13 @@ pyplot.show()
 @pytest.fixture(scope="module", params=["journal", "memory"])
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
     """A controller with and without a journal, and two sets of one engine each."""
-    home = tmp_path_factory.mktemp(request.param)
-    controller = Killed(home).now if request.param == "journal" else Controller(home, LOOPBACK)
-    with contextlib.ExitStack() as stack:
-        stack.callback(controller.stop)
-        stack.enter_context(engines(home, 2))
-        controller.wait_engines(2)
+    with with_two_sets(tmp_path_factory.mktemp(request.param), request.param == "journal") as controller:
         yield controller
 
 
 def client(controller: Controller, source: str) -> subprocess.Popen[str]:
     """A process with a MultiEngineClient ``mec`` that runs the source, says 'ready', and waits."""
-    text = f"""
-        import time
-        from ipmpi.client import MultiEngineClient
-        mec = MultiEngineClient({str(controller.furl_file("mec"))!r})
-        {textwrap.indent(textwrap.dedent(source), "        ").strip()}
-        print("ready", flush=True)
-        time.sleep(600)
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(text)], env=environment(controller.home), stdout=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+    return client_process(controller, "mec", "MultiEngineClient", source)
 
 
 @pytest.fixture
@@ -150,18 +129,8 @@ def test_a_command_that_was_left_can_be_interrupted(
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """IPython in this process."""
-    from IPython.core.interactiveshell import InteractiveShell
-
-    from ipmpi.ipython import unload_ipython_extension
-
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance()
-    shell.history_manager.enabled = False
-    shell.extension_manager.load_extension("ipmpi")
-    yield shell
-    unload_ipython_extension(shell)
-    InteractiveShell.clear_instance()
+    with ipython(tmp_path, monkeypatch) as found:
+        yield found
 
 
 def test_output_and_figures_that_were_missed_are_shown_again(

@@ -5,12 +5,9 @@ The long form: ``IPMPI_CLIENT_KILLS=100 IPMPI_LEFT_TASKS=10000 pytest tests/inte
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import statistics
 import subprocess
-import sys
 import textwrap
 import time
 from collections import Counter
@@ -22,8 +19,9 @@ import pytest
 from ipmpi import errors
 from ipmpi.client import MapResults, TaskClient
 from tests.figures import report
-from tests.integration.test_real_journal import Killed, runs
-from tests.security.cluster import LOOPBACK, Controller, engines, environment, wait_until
+from tests.integration.test_real_journal import runs
+from tests.integration.vanishing import client_process, kill, with_two_sets
+from tests.security.cluster import Controller, wait_until
 
 KILLS = int(os.environ.get("IPMPI_CLIENT_KILLS", "3"))
 TASKS = int(os.environ.get("IPMPI_LEFT_TASKS", "500"))
@@ -34,41 +32,14 @@ pytestmark = [pytest.mark.timeout(120 + (20 + TASKS // 100) * KILLS)]
 @pytest.fixture(scope="module", params=["journal", "memory"])
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
     """A controller with and without a journal, and two sets of one engine each."""
-    home = tmp_path_factory.mktemp(request.param)
-    killed = Killed(home) if request.param == "journal" else None
-    controller = killed.now if killed is not None else Controller(home, LOOPBACK)
-    with contextlib.ExitStack() as stack:
-        stack.callback(controller.stop)
-        stack.enter_context(engines(home, 2))
-        controller.wait_engines(2)
+    with with_two_sets(tmp_path_factory.mktemp(request.param), request.param == "journal") as controller:
         yield controller
 
 
 def client(controller: Controller, source: str) -> subprocess.Popen[str]:
     """A process with a TaskClient ``tc`` that runs the source, says 'ready', and waits."""
-    text = f"""
-        import os, sys, time
-        from ipmpi.client import TaskClient
-        from tests.integration.test_real_journal import note
-        tc = TaskClient({str(controller.furl_file("tc"))!r})
-        {textwrap.indent(textwrap.dedent(source), "        ").strip()}
-        print("ready", flush=True)
-        time.sleep(600)
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(text)], env=environment(controller.home), stdout=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait(60)
-    assert process.stdout is not None
-    process.stdout.close()
+    imports = "from tests.integration.test_real_journal import note\n"
+    return client_process(controller, "tc", "TaskClient", imports + textwrap.dedent(source))
 
 
 @pytest.fixture
@@ -212,8 +183,13 @@ def test_named_tasks_outlive_an_orderly_end_and_others_do_not(
         for _ in range(3):
             other.submit(wait, str(gate))
         wait_until(lambda: other.queue_status()["pending"] >= 2, "both engines have something to do")
+
+        def unnamed() -> list[str]:
+            return [e.name for e in tc.history() if e.name.startswith("unnamed-") and e.name not in before]
+
+        wait_until(unnamed, "the tasks without a name are accepted")
         with pytest.raises(errors.ClientError, match="are tasks without a name of a client that is there"):
-            tc.resume(next(e.name for e in tc.history() if e.name.startswith("unnamed-") and e.name not in before))
+            tc.resume(unnamed()[0])
         with pytest.raises(errors.ClientError, match="there are tasks named 'named' already"):
             tc.submit(abs, 1, name="named").result(60)
         del named

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 pytest.importorskip("IPython")
-from IPython.core.interactiveshell import InteractiveShell
 
 from ipmpi.client import MultiEngineClient
 from ipmpi.client.session.commandoutput import CommandOutput
 from ipmpi.client.session.enginereply import EngineReply
 from ipmpi.client.session.partial import CommandFuture, SoFar
 from ipmpi.client.session.session import Submission
-from ipmpi.ipython import ParallelMagics, unload_ipython_extension
+from ipmpi.ipython import ParallelMagics
 from tests.client.conftest import FakeSession
+from tests.ipython_here import ipython
 
 
 class LiveSession(FakeSession):
@@ -53,14 +53,8 @@ class LiveSession(FakeSession):
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance()
-    shell.history_manager.enabled = False
-    shell.extension_manager.load_extension("ipmpi")
-    yield shell
-    unload_ipython_extension(shell)
-    InteractiveShell.clear_instance()
+    with ipython(tmp_path, monkeypatch) as found:
+        yield found
 
 
 @pytest.fixture

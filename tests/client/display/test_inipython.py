@@ -8,28 +8,24 @@ from typing import Any
 import pytest
 
 pytest.importorskip("IPython")
-from IPython.core.interactiveshell import InteractiveShell
 
 from ipmpi.client.display.inipython import fold_failures
 from ipmpi.client.session.enginereply import EngineReply
 from ipmpi.client.session.failures import raise_failures
 from ipmpi.errors import CompositeError
 from ipmpi.protocol.operations import Failed, Nothing
+from tests.ipython_here import ipython
 
 FAILED = Failed("ZeroDivisionError", "x", 'Traceback (most recent call last):\n  File "<ipmpi 1>", line 1, in f\n')
 
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance()
-    shell.history_manager.enabled = False
-    shell.colors = "nocolor"
-    replies = [EngineReply(rank, rank > 3, Nothing() if rank > 3 else FAILED, []) for rank in range(64)]
-    shell.user_ns["fail"] = lambda: raise_failures(replies, "execute")
-    yield shell
-    InteractiveShell.clear_instance()
+    with ipython(tmp_path, monkeypatch, with_ipmpi=False) as shell:
+        shell.colors = "nocolor"
+        replies = [EngineReply(rank, rank > 3, Nothing() if rank > 3 else FAILED, []) for rank in range(64)]
+        shell.user_ns["fail"] = lambda: raise_failures(replies, "execute")
+        yield shell
 
 
 def test_a_failure_of_many_ranks_is_a_few_lines(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:

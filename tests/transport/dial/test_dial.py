@@ -183,6 +183,13 @@ class Heard:
         return self.told[count]
 
 
+def run_for(loop: Loop, seconds: float) -> None:
+    """Let the loop turn for so long."""
+    loop.call_later(seconds, loop.stop)
+    loop._stopped = False
+    loop.run()
+
+
 def test_somebody_else_on_the_port_does_not_end_a_session_that_was_up(
     loop: Loop, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,17 +204,13 @@ def test_somebody_else_on_the_port_does_not_end_a_session_that_was_up(
     other = Host(loop, OTHER, host.port)
     assert heard.next() == "interrupted"
     # It is met several times, and then the controller is back.
-    loop.call_later(0.3, loop.stop)
-    loop._stopped = False
-    loop.run()
+    run_for(loop, 0.3)
     assert heard.told == ["started", "interrupted"]
     other.close()
     again = Host(loop, IDENTITY, host.port)
     stack.callback(again.close)
     while not again.hellos:
-        loop.call_later(0.05, loop.stop)
-        loop._stopped = False
-        loop.run()
+        run_for(loop, 0.05)
     assert again.hellos[0].session == SESSION
     assert heard.told == ["started", "interrupted"]
     session.close("the test is over")
@@ -226,16 +229,12 @@ def test_a_controller_that_was_killed_is_dialled_again_without_delay(
     assert heard.next() == "started"
     host.close()
     assert heard.next() == "interrupted"
-    loop.call_later(0.5, loop.stop)  # it dials several times in vain
-    loop._stopped = False
-    loop.run()
+    run_for(loop, 0.5)  # it dials several times in vain
     again = Host(loop, IDENTITY, host.port)
     stack.callback(again.close)
     end = time.monotonic() + 60
     while not again.hellos and time.monotonic() < end:
-        loop.call_later(0.05, loop.stop)
-        loop._stopped = False
-        loop.run()
+        run_for(loop, 0.05)
     assert again.hellos, heard.told
     session.close("the test is over")
 
