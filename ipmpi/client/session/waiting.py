@@ -83,11 +83,15 @@ def check_waiting() -> None:
 
 
 class _Waiters(list[Any]):
-    """The list to which ``concurrent.futures.wait`` and ``as_completed`` add themselves."""
+    """The list to which ``concurrent.futures.wait`` and ``as_completed`` add themselves.
 
-    def __init__(self) -> None:
+    Args:
+        born: see :func:`check_process`.
+    """
+
+    def __init__(self, born: int) -> None:
         super().__init__()
-        self.born = _forks
+        self.born = born
 
     def append(self, waiter: Any) -> None:
         check_process(self.born)
@@ -132,7 +136,7 @@ class SessionFuture(concurrent.futures.Future[Any]):
     def _condition(self) -> threading.Condition:  # type: ignore[override]
         """What the base class holds while it looks at all other attributes."""
         if self._waited is None:
-            made, waiters = threading.Condition(), _Waiters()
+            made, waiters = threading.Condition(), _Waiters(self._born)
             callbacks: list[Callable[[concurrent.futures.Future[Any]], object]] = []
             with self.brief:
                 if self._waited is None:

@@ -137,10 +137,10 @@ def test_a_callback_that_is_added_while_another_is_being_added_is_not_lost(
     future, called = SessionFuture(), []
     usual = waiting._Waiters
 
-    def interrupted() -> Any:
+    def interrupted(born: int) -> Any:
         monkeypatch.setattr(waiting, "_Waiters", usual)
         future.add_done_callback(lambda _: called.append("second"))
-        return usual()
+        return usual(born)
 
     monkeypatch.setattr(waiting, "_Waiters", interrupted)
     future.add_done_callback(lambda _: called.append("first"))
