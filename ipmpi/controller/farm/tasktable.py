@@ -164,16 +164,19 @@ class TaskTable:
         states = bytearray(known if known > DROPPED else UNDONE for known in group.states)
         return EndedGroup(group.options.label, states, group.where)
 
-    def client_has(self, group: TaskGroup, indices: Iterable[int]) -> None:
-        """The client has the results of these tasks already."""
+    def client_has(self, group: TaskGroup, indices: Iterable[int]) -> list[tuple[int, int]]:
+        """The client has the results of these tasks already; return those that had not ended, as has_result()."""
+        found: list[tuple[int, int]] = []
         fewer = 0
         for index in indices:
             state = group.states[index]
             if state == WAITING:
+                found.append((index, 0))
                 group.end(index, index + 1, SUCCEEDED, 0)
                 self.scheduled -= 1
                 fewer += 1
             elif GIVEN <= state <= INTERRUPTED:
+                found.append((index, group.where[index]))
                 group.states[index] = DROPPED
                 self.pending -= 1
             else:
@@ -183,6 +186,7 @@ class TaskTable:
                 self._parent_succeeded(group.children.pop(index), (group.id, index), 0)
         if fewer:
             self._fewer(group, fewer)
+        return found
 
     def withdraw(self, client: int, number: int) -> None:
         """Take out a group of which no set has a task, as if it had been refused."""
