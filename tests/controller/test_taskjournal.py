@@ -61,7 +61,7 @@ def check(stage: JournalStage) -> None:
                 assert stage.runs[name] == 0, f"{name!r} was refused, and ran"
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", [*range(30), 1241, 1953])
 def test_what_was_accepted_ends_once_and_runs_once(seed: int) -> None:
     stage = play(seed)
     assert stage.kills
@@ -309,6 +309,24 @@ def test_a_follower_is_told_what_comes_again_in_the_turn_in_which_the_client_is_
     stage.deliver_all()
     stage.settle()
     assert [each.heard for each in finder.followed] == [[("ok", b"first")], [("ok", b"second")]]
+    check(stage)
+
+
+def test_tasks_that_depend_on_what_only_the_client_has_run() -> None:
+    """The set has said that it has the first task, and tells its result after another one was submitted."""
+    stage = stage_with_one_of_two_results(has_names=False)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.connect(engines)
+    for _ in range(2):  # Register, TasksHeld
+        stage._from_set(engines, *engines.out.popleft())
+    stage.connect(client)
+    client.submit(b"third", [client.tasks[b"first"][0]])
+    client.turn()
+    while client.out:
+        stage._from_client(client, *client.out.popleft())
+    stage.flush()
+    stage.settle()
+    assert client.tasks[b"third"][1].heard == [("ok", b"third")]
     check(stage)
 
 

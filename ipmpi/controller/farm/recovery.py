@@ -13,7 +13,7 @@ from ...protocol.frames import Buffer, split
 from .arguments import ArgumentMemory, Arguments
 from .functions import Functions
 from .groups import DROPPED, FAILED, SUCCEEDED, UNDONE, WAITING, EndedGroup, TaskGroup, Tries
-from .sets import SetStates
+from .sets import SetState, SetStates
 from .tasktable import TaskTable
 
 Ends = m.TasksDone | m.TaskDone | m.TasksUndone
@@ -35,6 +35,7 @@ class FarmRecovery:
 
     Args:
         queue: called with each group that is to be run, when it is not withheld any longer.
+        taken: called with each task that has ended although a set has not said so yet.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class FarmRecovery:
         functions: Functions,
         arguments: ArgumentMemory,
         queue: Callable[[TaskGroup], None],
+        taken: Callable[[SetState, TaskGroup, int], None],
     ) -> None:
         self._table = table
         self._sets = places
         self._functions = functions
         self._arguments = arguments
         self._queue = queue
+        self._taken = taken
         self.on_used: Callable[[TaskGroup], object] = lambda group: None
         """Called with groups of which tasks have used retries, or were rejected by an engine."""
         self._restored: set[int] = set()
@@ -211,7 +214,11 @@ class FarmRecovery:
         group = self._table.of_client(client, number)
         if group is None:
             return []
-        return self._table.client_has(group, [i for i in range(group.count) if i not in left_out])
+        found = self._table.client_has(group, [i for i in range(group.count) if i not in left_out])
+        for index, key in found:
+            if key:
+                self._taken(self._sets.by_key[key], group, index)
+        return found
 
     def ended_of(self, client: int, number: int, wanted: Collection[int] | None) -> list[int]:
         """Return which of these tasks of a restored group (None: of all) do not wait."""

@@ -165,7 +165,11 @@ class TaskTable:
         return EndedGroup(group.options.label, states, group.where)
 
     def client_has(self, group: TaskGroup, indices: Iterable[int]) -> list[tuple[int, int]]:
-        """The client has the results of these tasks already; return those that had not ended, as has_result()."""
+        """The client has the results of these tasks already, whatever becomes of them at sets that have them.
+
+        Returns:
+            Those that had not ended: their indices, and the key of the set that had each, or 0.
+        """
         found: list[tuple[int, int]] = []
         fewer = 0
         for index in indices:
@@ -177,8 +181,9 @@ class TaskTable:
                 fewer += 1
             elif GIVEN <= state <= INTERRUPTED:
                 found.append((index, group.where[index]))
-                group.states[index] = DROPPED
+                group.end(index, index + 1, SUCCEEDED, 0)
                 self.pending -= 1
+                fewer += 1
             else:
                 continue
             self.n_succeeded += 1
