@@ -174,7 +174,7 @@ def check_commands(stage: NetworkStage) -> None:
 
 
 def _check_requests(client: CommandClient) -> None:
-    """Requests fail only if an engine was lost, or the controller was killed and nobody knows what became of them."""
+    """Requests fail only if an engine was lost, or the controller was killed while they were under way."""
     assert all(isinstance(error, InvalidEngineID) for error in client.refused), client.refused
     for request in client.interrupts if client.vanished is None else ():
         if isinstance(request.error, ConnectionError):

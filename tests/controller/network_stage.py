@@ -30,8 +30,8 @@ Peer = TaskClient | CommandClient | StageSet
 class NetworkStage(ControllerStage):
     """Everything there is.
 
-    ``commands`` and ``failures``: how likely it is that a command is sent in a step, and that it fails. ``deaths``:
-    how likely it is that somebody is killed. ``struck``: how often an engine was lost that had a task.
+    ``commands`` and ``failures``: how likely it is that a command is sent in a step, and that it fails.
+    ``deaths``: how likely it is that somebody is killed. ``struck``: how often an engine was lost that had a task.
     ``has_forgotten``: whether a controller was killed that could not write what it had done.
     """
 
@@ -128,7 +128,7 @@ class NetworkStage(ControllerStage):
         return [rank.engine for each in self.sets if self._is_known(each) for rank in each.ranks]
 
     def _is_known(self, each: StageSet) -> bool:
-        """Whether clients know its engines, and the journal has it. A set that could not be written is a stranger."""
+        """Whether clients know its engines, and the journal has it; else it would be a stranger."""
         token = self.lines[each].token
         each.is_written = each.is_written or any(row.token == token for row in self.store.contents.sets)
         return each.is_written and bool(each.ids) and not each.is_gone
@@ -325,7 +325,7 @@ class NetworkStage(ControllerStage):
         self.is_calm = True
 
     def calm_down(self, limit: int = 20_000) -> None:
-        """Nothing fails any more; let commands end, requests be answered, and sets hear which ranks are reserved."""
+        """Nothing fails any more; let commands end, requests be answered, and sets hear what is reserved."""
         self.calm()
         for number in range(limit):
             self.turn()

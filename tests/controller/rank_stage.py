@@ -216,6 +216,7 @@ class StageRank:
             self.is_hit = self.is_hit or bool(self.command)
 
     def stop(self, message: rm.Stop) -> None:
+        del message
         self.is_stopping = True
 
     def gone(self) -> None:

@@ -29,7 +29,6 @@ from ipmpi.controller.commands.router import Router
 from ipmpi.controller.enginememory import EngineMemory
 from ipmpi.controller.farm.arguments import ArgumentMemory
 from ipmpi.controller.farm.groups import TaskGroup
-from ipmpi.controller.farm.large import LargeResults
 from ipmpi.controller.farm.recovery import FarmRecovery
 from ipmpi.controller.farm.reservations import Reservations
 from ipmpi.controller.interruptions import Interruptions
@@ -337,11 +336,6 @@ def spilled_and_run_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ArgumentMemory, "fetch", wrong)
 
 
-def large_result_taken_for_received(patch: pytest.MonkeyPatch) -> None:
-    """What was on its way to a client over the link before counts as received."""
-    patch.setattr(LargeResults, "to_client", lambda *_: [])
-
-
 def large_argument_not_sent_again(patch: pytest.MonkeyPatch) -> None:
     """A client that is asked for the argument of a task once more does nothing."""
     patch.setattr(submitter.TaskSubmitter, "body_wanted", lambda *_: True)
@@ -423,10 +417,10 @@ PLANTED: list[Callable[[pytest.MonkeyPatch], None]] = [
     dropped_acknowledgement, acknowledged_too_early, accepted_too_early, recorded_twice, lost_wake_up,
     sent_again_without_looking, lost_wake_up_of_a_command, command_confirmed_too_early, run_again_after_a_restart,
     order_swapped, order_forgotten, answers_dropped, body_taken_for_complete, printed_twice, lost_arguments,
-    arguments_of_others, spilled_and_run_twice, large_result_taken_for_received, large_argument_not_sent_again,
-    large_argument_of_others, cancelled_before_sets_are_back, other_commands_interrupted, interruption_not_answered,
-    lost_with_its_rank, waits_for_lost_engines, retries_forgotten, reservation_forgotten, reserved_twice,
-    goes_on_unasked, ends_with_its_client,
+    arguments_of_others, spilled_and_run_twice, large_argument_not_sent_again, large_argument_of_others,
+    cancelled_before_sets_are_back, other_commands_interrupted, interruption_not_answered, lost_with_its_rank,
+    waits_for_lost_engines, retries_forgotten, reservation_forgotten, reserved_twice, goes_on_unasked,
+    ends_with_its_client,
 ]  # fmt: skip
 
 
