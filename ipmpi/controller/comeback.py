@@ -198,7 +198,10 @@ class ComeBack:
         self._until = None
         self._resumed.begin()
         gone = self._resumed.clients - self._clients.keys()
+        away = [key for key, client in self._clients.items() if not client.is_back]
         self._resume([key for key, client in self._clients.items() if client.is_back])
+        for client in away:
+            self._resumed.learn(client)
         for client in gone:
             self._resumed.settle(client, is_gone=True)
         late, self._late, self._late_bytes = self._late, [], 0

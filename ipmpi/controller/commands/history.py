@@ -89,6 +89,8 @@ class CommandHistory:
         self._pasts: OrderedDict[tuple[int, int], PastCommand] = OrderedDict()
         """By client and number, in the order in which they came."""
         self._ended: OrderedDict[tuple[int, int], PastCommand] = OrderedDict()
+        """Those that have ended, the first one first; sort them if they are not ``_is_ordered``."""
+        self._is_ordered = True
         self._counts: Counter[int] = Counter()
         """How many commands there are of each client."""
         self._dropped: dict[str, int] = {}
@@ -180,7 +182,8 @@ class CommandHistory:
         learnt, self._learnt = self._learnt, []
         for client, message, body in learnt:
             if (past := self._pasts.get((client, message.id))) is not None:
-                self._note(past, message, body, told)
+                news = self._note(past, message, body, told)
+                past.may_come_again(message if news is None else news)
         wishes, self._wishes = self._wishes, []
         for wish in wishes:
             told += self._tell(wish)
@@ -196,10 +199,10 @@ class CommandHistory:
         if past is not None and not isinstance(message, m.Accepted):
             self._note(past, message, body, told)
 
-    def _note(self, past: PastCommand, message: About, body: Sequence[Buffer], told: list[Effect]) -> None:
+    def _note(self, past: PastCommand, message: About, body: Sequence[Buffer], told: list[Effect]) -> About | None:
         news = past.news(message)
         if news is None:
-            return
+            return None
         for follower, number in past.followers:
             told.append(Send(follower, msgspec.structs.replace(news, id=number), body))
         now = self._wall()
@@ -210,6 +213,7 @@ class CommandHistory:
             parts = [bytes(part) for part in body]
             self._write(notes.Told(*past.name, now, m.encode(news), parts, is_missed))
         self._has_been_told(past, news, body, now)
+        return news
 
     def _has_been_told(self, past: PastCommand, message: About, body: Sequence[Buffer], now: float) -> None:
         before = past.size
@@ -265,6 +269,9 @@ class CommandHistory:
     def _shrink(self) -> None:
         """Drop what has ended first; if that is not enough, what the oldest of those have printed that run."""
         bounds = self._bounds
+        if not self._is_ordered and (len(self._ended) > bounds.commands or self._size > bounds.size):
+            self._ended = OrderedDict(sorted(self._ended.items(), key=lambda item: item[1].ended))
+            self._is_ordered = True
         while self._ended and (len(self._ended) > bounds.commands or self._size > bounds.size):
             self._drop(next(iter(self._ended.values())))
         for past in list(self._pasts.values()) if self._size > bounds.size else ():
@@ -348,6 +355,7 @@ class CommandHistory:
             self._keep(past)
         if not past.is_open:
             self._ended[past.name] = past
+            self._is_ordered = False
         self._shrink()
 
     @property

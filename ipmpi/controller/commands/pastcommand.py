@@ -66,7 +66,7 @@ class PastCommand:
         self.answers: deque[tuple[m.Result | m.Undone, Sequence[Buffer]]] = deque()
         self.followers: dict[tuple[int, int], None] = {}
         self.left_out = 0
-        self.size = _LEAST + len(self.operation) + len(self.label) + 8 * len(engines.runs)
+        self.size = _LEAST + len(self.operation) + len(self.label) + _size_of_ids(engines)
         self._is_restored = False
         """Whether another controller has known it: then sets may tell again what is here."""
         self._known: Counter[int] | None = None
@@ -155,6 +155,11 @@ class PastCommand:
         engines.remove(known)
         return msgspec.structs.replace(message, engines=engines.ids()) if engines else None
 
+    def may_come_again(self, message: About) -> None:
+        """This has been noted, and sets will tell it again."""
+        if isinstance(message, m.Output) and self._known is not None:
+            self._known.update(map(_identity, message.blocks))
+
     def _is_new(self, block: m.OutputBlock) -> bool:
         if self._known is None:
             self._known = Counter(_identity(block) for _, message in self.printed for block in message.blocks)
@@ -241,12 +246,18 @@ def about(data: bytes) -> About:
 
 
 def _size_of_output(message: m.Output) -> int:
-    return _LEAST + sum(len(block.data) + 8 * len(Ids.of(block.engines).runs) for block in message.blocks)
+    return _LEAST + sum(
+        len(block.data) + 8 * len(Ids.of(block.engines).ascending().runs) for block in message.blocks
+    )
 
 
 def _size_of_answer(message: m.Result | m.Undone, body: Sequence[Buffer]) -> int:
     said = len(message.outcome) if isinstance(message, m.Result) else len(message.text)
-    return _LEAST + said + size_of(list(body)) + 8 * len(Ids.of(message.engines).runs)
+    return _LEAST + said + size_of(list(body)) + _size_of_ids(message.engines)
+
+
+def _size_of_ids(engines: Iterable[int]) -> int:
+    return 8 * len(Ids.of(engines).ascending().runs)
 
 
 def _identity(block: m.OutputBlock) -> int:

@@ -204,12 +204,21 @@ class ResumedCommands:
         for number in mine if is_gone else ():
             del self._held[client, number]
 
+    def learn(self, client: int) -> None:
+        """A client is not back: let others know what sets have told of its commands."""
+        for held in [held for name, held in self._held.items() if name[0] == client]:
+            self._learn(held)
+
+    def _learn(self, held: Held) -> None:
+        for output in held.printed:
+            self._history().learn(held.client, output)
+        for result, body in held.answers:
+            self._history().learn(held.client, result, body)
+
     def _settle(self, past: PastCommand, held: Held, *, is_gone: bool) -> None:
         learn, open_ones = partial(self._history().learn, past.client), IdSet(past.engines)
-        for output in held.printed:
-            learn(output)
-        for result, body in held.answers:
-            learn(result, body)
+        self._learn(held)
+        for result, _ in held.answers:
             open_ones.remove(result.engines)
         open_ones.remove(self._still(held))
         there = open_ones.common(self._registry.ids())
