@@ -25,7 +25,8 @@ from ...protocol.frames import Buffer
 from ...quantities import sized
 from ..effects import Effect, Forward, Send
 from . import historynotes as notes
-from .pastcommand import About, PastCommand, about
+from .historynotes import About
+from .pastcommand import PastCommand
 from .queuedcommand import QueuedCommand
 
 _QUESTIONS: Final = frozenset({"get_result", "complete", "describe"})
@@ -211,7 +212,7 @@ class CommandHistory:
             if not is_missed:
                 self._seen[past.client] = now
             parts = [bytes(part) for part in body]
-            self._write(notes.Told(*past.name, now, m.encode(news), parts, is_missed))
+            self._write(notes.Told(*past.name, now, news, parts, is_missed))
         self._has_been_told(past, news, body, now)
         return news
 
@@ -334,7 +335,7 @@ class CommandHistory:
                 if isinstance(note, notes.Told):
                     if not note.is_missed:
                         self._seen[note.client] = note.when
-                    self._has_been_told(past, about(note.message), note.body, note.when)
+                    self._has_been_told(past, note.message, note.body, note.when)
                 else:
                     past.large(Ids.of(note.engines), note.ok)
                     self._look(past, note.when)

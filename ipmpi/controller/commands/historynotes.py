@@ -12,16 +12,19 @@ import msgspec
 from msgspec import field
 
 from ...ids import IdList, from_the_wire, on_the_wire
+from ...protocol import messages as m
 
 
 class _Note(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     pass
 
 
-Printed = tuple[float, bytes]
-"""When, in seconds since 1970, and the encoded message."""
-Answer = tuple[bytes, list[bytes]]
-"""An encoded message and its body."""
+About = m.Output | m.Result | m.Undone
+"""What is told of a command."""
+Printed = tuple[float, m.Output]
+"""When, in seconds since 1970, and what."""
+Answer = tuple[m.Result | m.Undone, list[bytes]]
+"""An answer and its body."""
 
 
 class Given(_Note, frozen=True, tag=1):
@@ -50,12 +53,12 @@ class Given(_Note, frozen=True, tag=1):
 
 
 class Told(_Note, frozen=True, tag=2):
-    """What was told of a command: an encoded Output, Result or Undone, and its body."""
+    """What was told of a command, and its body."""
 
     client: int
     number: int
     when: float
-    message: bytes
+    message: About
     body: list[bytes] = field(default_factory=list)
     is_missed: bool = False
     """Whether its client was away."""

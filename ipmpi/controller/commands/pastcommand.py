@@ -13,15 +13,11 @@ from ...ids import Ids, IdSet
 from ...protocol import messages as m
 from ...protocol.frames import Buffer, size_of
 from ...quantities import sized
-from .historynotes import Given
+from .historynotes import About, Given
 from .queuedcommand import QueuedCommand
 
 _LEAST: Final = 256
 """Bytes for which a command, an answer and a message of output count in addition to their own."""
-
-
-About = m.Output | m.Result | m.Undone
-"""What is told of a command."""
 
 
 class What(NamedTuple):
@@ -82,13 +78,13 @@ class PastCommand:
 
     @classmethod
     def restored(cls, place: int, note: Given) -> PastCommand:
-        """Return the command of which another controller has noted this; raises :class:`msgspec.DecodeError`."""
+        """Return the command of which another controller has noted this."""
         what = What(note.method, note.label, note.operation)
         past = cls(place, (note.client, note.number), what, Ids.of(note.engines), note.given)
         for when, message in note.printed:
-            past.note(about(message), (), when)
-        for message, body in note.answers:
-            past.note(about(message), body, note.given)
+            past.note(message, (), when)
+        for answer, body in note.answers:
+            past.note(answer, body, note.given)
         past.answered, past.failed, past.lost = IdSet(note.answered), IdSet(note.failed), IdSet(note.lost)
         past.ended, past.printed_at, past.left_out = note.ended, note.printed_at, note.left_out
         past._is_restored = True
@@ -96,11 +92,16 @@ class PastCommand:
 
     def as_note(self, holder: str, host: str, user: str, seen: float) -> Given:
         """Return all that is kept of it; for what is said of its client see :class:`Given`."""
+        if not (self.answered or self.printed):  # as nearly all when they are written
+            return Given(
+                self.client, self.number, holder, host, user, self.given, self.method, self.label, self.operation,
+                self.engines, printed_at=self.printed_at, left_out=self.left_out, seen=seen,
+            )  # fmt: skip
         return Given(
             self.client, self.number, holder, host, user, self.given, self.method, self.label, self.operation,
             self.engines, self.ended, self.printed_at, self.answered.ids(), self.failed.ids(), self.lost.ids(),
-            self.left_out, [(when, m.encode(message)) for when, message in self.printed],
-            [(m.encode(message), [bytes(part) for part in body]) for message, body in self.answers],
+            self.left_out, list(self.printed),
+            [(message, [bytes(part) for part in body]) for message, body in self.answers],
             seen,
         )  # fmt: skip
 
@@ -235,14 +236,6 @@ class PastCommand:
             self.label, self.operation, self.engines, self.answered.ids(), self.failed.ids(), is_begun,
             self.printed_at, self.left_out,
         ]  # fmt: skip
-
-
-def about(data: bytes) -> About:
-    """Return what was told of a command; raises :class:`msgspec.DecodeError` for anything else."""
-    message = m.decode(data)
-    if not isinstance(message, About):
-        raise msgspec.DecodeError(f"{type(message).__name__} is told of no command")
-    return message
 
 
 def _size_of_output(message: m.Output) -> int:
