@@ -23,7 +23,7 @@ from ..tlspipe import TlsPipe, prepare
 from .addresses import plain
 from .dialled import SOFTWARE
 from .listensocket import listen
-from .negotiate import Authenticated, ListenNegotiation
+from .negotiate import Authenticated, ListenNegotiation, OnLane
 from .unauthenticated import UnauthenticatedPeers
 
 OnHello = Callable[[Authenticated, Hello, ListenerHandshake], None]
@@ -68,6 +68,8 @@ class Acceptor:
         self._fingerprint = fingerprint
         self._secrets, self._given = secrets, given
         self._on_hello = on_hello
+        self.on_lane: OnLane | None = None
+        """Takes those that come for a bulk lane, by TCP."""
         self._log = log
         self._unauthenticated = UnauthenticatedPeers(loop.now)
         self._numbers = itertools.count()
@@ -140,6 +142,11 @@ class Acceptor:
             self._unauthenticated.remove(number)
             self._report(source, error)
 
+        def lane(ticket: bytes, joins: socket.socket, peer: str) -> None:
+            self._unauthenticated.remove(number)
+            assert self.on_lane is not None
+            self.on_lane(ticket, joins, peer)
+
         pipe = self._pipe(sock)
         if pipe is None:
             sock.close()
@@ -152,6 +159,7 @@ class Acceptor:
             hello,
             failed,
             lambda: self._unauthenticated.stepped(number),
+            None if self.on_lane is None else lane,
         )
         self._unauthenticated.add(number, negotiation)
 
