@@ -48,11 +48,11 @@ UNACKNOWLEDGED: Final = 32 * MIB
 """Bytes that may be sent without being acknowledged: four full streams. Who lets this pile up gets no more."""
 
 LANE_BODY: Final = 4 * MIB
-"""Bodies from this size go by a bulk lane, if their ends are on two machines: below, the controller's share of the work
-is as small as that of making a lane."""
+"""Bodies from this size go by a bulk lane, if their ends are on two machines: below, the controller's share of the
+work is as small as that of making a lane."""
 
 LANE_UNACKNOWLEDGED: Final = 16 * MIB
-"""What UNACKNOWLEDGED is on a lane. If a lane is cut, no more than that goes through the controller's memory again."""
+"""What UNACKNOWLEDGED is on a lane. If a lane is cut, about as much goes through the controller's memory."""
 
 LANE_BODIES: Final = 256
 """Bodies that are under way on one lane, in one direction."""

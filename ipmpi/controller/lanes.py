@@ -1,26 +1,25 @@
 """Bulk lanes of a running controller: it introduces client and engine set, and joins their connections.
 
-:class:`~ipmpi.controller.lanetable.LaneTable` decides; this sends what it leads to, holds the connections of those who
-have come first, and says of the streams that are passed on which may go by a lane.
+:class:`~ipmpi.controller.lanetable.LaneTable` decides; this sends what it leads to, holds the connections of those
+who have come first, and says of the streams that are passed on which may go by a lane.
 """
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import limits
-from ..errors import RemoteProtocolError
+from ..errors import RemoteProtocolError, SecurityError
 from ..protocol import messages as m
 from ..protocol.connection import MessageReceived
 from ..transport.loop import Loop
-from ..transport.splicer import Splicer
+from ..transport.splicer import Socket, Splicer
 from .lanetable import Lane, LaneState, LaneTable, Pair
 from .sessions import PeerSession
 
 _WAITING = 64
-"""Streams of a client and a set that begin while a lane is made, and go by it then; others stay with the session."""
+"""Streams of a client and a set that begin while a lane is made, and go by it then; others never do."""
 
 
 class BulkLanes:
@@ -47,7 +46,7 @@ class BulkLanes:
         self._log = log
         self._table = LaneTable()
         self._splicer = Splicer(lambda number: None)  # both ends see that, and say what they have
-        self._first: dict[int, socket.socket] = {}
+        self._first: dict[int, Socket] = {}
         self._waiting: dict[int, list[tuple[PeerSession, int]]] = {}
 
     # --- streams
@@ -127,13 +126,11 @@ class BulkLanes:
             self._send(lane.pair[1], m.JoinLane(number, of_set), ())
             self._send(lane.pair[0], m.JoinLane(number, of_client, message.fingerprint, message.secret), ())
 
-    def came(self, ticket: bytes, sock: socket.socket, peer: str) -> None:
-        """Somebody has dialled with a ticket."""
+    def came(self, ticket: bytes, sock: Socket) -> None:
+        """Somebody has dialled with a ticket; raises SecurityError if it is not good."""
         found = self._table.came(ticket, self._loop.now())
         if found is None:
-            sock.close()
-            self._log(f"refused a connection from {peer}: its ticket for a bulk lane is not good (any more)")
-            return
+            raise SecurityError("its ticket for a bulk lane is not good (any more)")
         lane, _ = found
         first = self._first.pop(lane.number, None)
         if first is None:

@@ -1,8 +1,8 @@
-"""Bulk lanes as the controller knows them: who has one, which tickets are good, and when one is tried again (sans-IO).
+"""Bulk lanes as the controller knows them: who has one, and which tickets are good (sans-IO).
 
-A lane belongs to a client and an engine set, named by the numbers of their sessions. Its states and what leads from one
-to the next are :data:`_NEXT`; anything else that a peer says about a lane is ignored, as it may have crossed with the end
-of the lane.
+A lane belongs to a client and an engine set, named by the numbers of their sessions. Its states, and what leads
+from one to the next, are :data:`_NEXT`; anything else that a peer says about a lane is ignored, as it may have
+crossed with the end of the lane.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Lane:
 
 @dataclass
 class _History:
-    """What became of the lanes of a client and a set: the pause after the next failure, and until when it lasts."""
+    """Of the lanes of a client and a set: the pause after the next failure, and until when there is one."""
 
     pause: float = limits.LANE_AGAIN
     not_before: float = float("-inf")

@@ -453,22 +453,22 @@ class Connection:
         incoming = self._incoming.get(number)
         if incoming is None or not incoming.files:
             raise RemoteProtocolError(f"a file for stream {number}, which takes none")
+        last = incoming.take(size, number, "a file")
         if not self.files:
             raise RemoteProtocolError(f"a frame of stream {number} that announces a file, and none came with it")
         file = self.files.popleft()
         file.claim(size)
-        return self._received_beside(number, incoming, file, size, "a file")
+        return self._received_beside(number, incoming, file, last)
 
     def _receive_passed(self, number: int, part: LanePart) -> Event | None:
         incoming = self._incoming.get(number)
         if incoming is None or not (self.takes_lanes or incoming.lane == part.lane > 0):
             raise RemoteProtocolError(f"bytes of stream {number} that go by lane {part.lane}, which is not for it")
-        return self._received_beside(number, incoming, part, part.size, "a part")
+        return self._received_beside(number, incoming, part, incoming.take(part.size, number, "a part"))
 
     def _received_beside(
-        self, number: int, incoming: IncomingStream, data: BodyFile | LanePart, size: int, what: str
+        self, number: int, incoming: IncomingStream, data: BodyFile | LanePart, last: bool
     ) -> Event | None:
-        last = incoming.take(size, number, what)
         if last:
             del self._incoming[number]
         self.acknowledge()  # the sender keeps its memory until then

@@ -1,15 +1,13 @@
 """What is said about bulk lanes: connections by which large bodies go from end to end.
 
 A lane leads from a client to an engine set, through the controller, which joins two connections and passes on
-what it cannot read. Its number is the controller's. The bytes of a stream may go by a lane; credit, refusals and the
-end of a stream stay with the session, as PASSED stands there for the bytes (:mod:`ipmpi.protocol.frames`).
+what it cannot read. Its number is the controller's. The bytes of a stream may go by a lane; credit, refusals and
+the end of a stream stay with the session, as PASSED stands there for the bytes (:mod:`ipmpi.protocol.frames`).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final
-
-import msgspec
+from typing import Final
 
 from .basemessage import Message
 
@@ -18,9 +16,6 @@ LANE_ROLE: Final = "lane"
 PREAMBLE: Final = b"\0ipmpi lane\n"
 """The first bytes of a connection for a lane; the ticket follows. No TLS record and no Hello begins with 0."""
 TICKET_BYTES: Final = 32
-
-_Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class OfferLane(Message, frozen=True, tag=270):
@@ -33,8 +28,8 @@ class LaneOffered(Message, frozen=True, tag=271):
     """The set expects a client on this lane: it will show a certificate with this hash, and wants this secret."""
 
     lane: int
-    fingerprint: _Bytes32
-    secret: _Bytes32
+    fingerprint: bytes
+    secret: bytes
 
 
 class JoinLane(Message, frozen=True, tag=272):
@@ -44,7 +39,7 @@ class JoinLane(Message, frozen=True, tag=272):
     """
 
     lane: int
-    ticket: _Bytes32
+    ticket: bytes
     fingerprint: bytes = b""
     secret: bytes = b""
 
@@ -69,7 +64,7 @@ class LaneCut(Message, frozen=True, tag=275):
     """
 
     lane: int
-    received: _Count
+    received: int
 
 
 class LaneBytes(Message, frozen=True, tag=276):

@@ -1,7 +1,7 @@
 """Joining pairs of connections, whose bytes nobody here looks into: the middle of a bulk lane.
 
-One thread serves all pairs. The kernel moves the bytes (splice(2)) where it can, in pieces of up to a pipe's size, so
-that no byte is copied into this process; else they are read and written. Python's lock is not held meanwhile.
+One thread serves all pairs. The kernel moves the bytes (splice(2)) where it can, in pieces of up to a pipe's size,
+so that no byte is copied into this process; else they are read and written. Python's lock is not held meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .. import limits
+
+Socket = socket.socket
 
 _PIPE: Final = limits.MIB
 """What a pipe is to hold; without that right, the kernel gives less."""

@@ -1,8 +1,8 @@
 """One end of a bulk lane: a connection with the other end, by which the bytes of streams of the session go.
 
-What is sent is kept until the other end has acknowledged it. If the connection breaks, what it has not received goes
-in messages of the session, through the controller, so a stream that has begun to go by a lane always arrives as a
-whole and in order. Nothing new goes by that lane then.
+What is sent is kept until the other end has acknowledged it. If the connection breaks, what it has not received
+goes in messages of the session, through the controller, so a stream that has begun to go by a lane always arrives
+as a whole and in order. Nothing new goes by that lane then.
 """
 
 from __future__ import annotations

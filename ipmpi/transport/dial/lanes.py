@@ -1,8 +1,8 @@
 """The bulk lanes of a session at the end that dialled the controller: a client or an engine set.
 
-The controller says when to make one (:mod:`ipmpi.protocol.lanes`). Both ends dial its port once more, in the way by
-which the session came, and make TLS and a handshake *with each other* on that connection. Whatever fails, bodies go by
-the session.
+The controller says when to make one (:mod:`ipmpi.protocol.lanes`). Both ends dial its port once more, in the way
+by which the session came, and make TLS and a handshake *with each other* on that connection. Whatever fails,
+bodies go by the session.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Acceptor:
         self._secrets, self._given = secrets, given
         self._on_hello = on_hello
         self.on_lane: OnLane | None = None
-        """Takes those that come for a bulk lane, by TCP."""
+        """Takes those that come for a bulk lane, by TCP; raises KernelError if it does not."""
         self._log = log
         self._unauthenticated = UnauthenticatedPeers(loop.now)
         self._numbers = itertools.count()
@@ -142,10 +142,14 @@ class Acceptor:
             self._unauthenticated.remove(number)
             self._report(source, error)
 
-        def lane(ticket: bytes, joins: socket.socket, peer: str) -> None:
+        def lane(ticket: bytes, joins: socket.socket) -> None:
             self._unauthenticated.remove(number)
             assert self.on_lane is not None
-            self.on_lane(ticket, joins, peer)
+            try:
+                self.on_lane(ticket, joins)
+            except KernelError as error:
+                self._report(source, error)
+                joins.close()
 
         pipe = self._pipe(sock)
         if pipe is None:

@@ -236,8 +236,8 @@ class DialNegotiation(_Negotiation):
             self._on_done(Authenticated(self._pipe, self.peer, self._handshake.leftover), answer)
 
 
-OnLane = Callable[[bytes, socket.socket, str], object]
-"""Called with the ticket, the socket and the address of who comes for a bulk lane."""
+OnLane = Callable[[bytes, socket.socket], object]
+"""Called with the ticket and the socket of who comes for a bulk lane."""
 
 
 class ListenNegotiation(_Negotiation):
@@ -290,7 +290,7 @@ class ListenNegotiation(_Negotiation):
             raise RemoteProtocolError(f"{self.peer} does not speak TLS")
         if len(self._preamble) == len(PREAMBLE) + TICKET_BYTES:
             self._release()
-            self._on_lane(self._preamble[len(PREAMBLE) :], self._pipe.let_go(), self.peer)
+            self._on_lane(self._preamble[len(PREAMBLE) :], self._pipe.let_go())
 
     def catch_up(self) -> None:
         """Read what the peer has sent."""
