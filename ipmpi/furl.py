@@ -314,6 +314,28 @@ def write_private(path: Path, data: bytes) -> None:
         raise FurlError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def create_private(path: Path) -> None:
+    """Make an empty file that only its owner can read or write, unless there is one; as :func:`write_private`.
+
+    Of several processes that do this at once, one makes the file, and all have the same one.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        folder = _open_folder(path.parent)
+        try:
+            with contextlib.suppress(FileExistsError):
+                descriptor = os.open(path.name, flags, 0o600, dir_fd=folder)
+                try:
+                    os.fchmod(descriptor, 0o600)
+                finally:
+                    os.close(descriptor)
+                _sync_folder(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise FurlError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def _open_folder(folder: Path) -> int:
     if folder.parent == security_dir():
         os.close(_open_folder(folder.parent))
@@ -375,6 +397,10 @@ def _replace(folder: int, path: Path, data: bytes) -> None:
     except BaseException:
         os.unlink(temporary, dir_fd=folder)
         raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: int) -> None:
     try:
         os.fsync(folder)
     except OSError as error:

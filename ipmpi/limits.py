@@ -391,6 +391,15 @@ TASK_BACKLOG: Final = 256 * MIB
 TASK_BYTES: Final = 2 * TASK_BACKLOG
 """Payload that the controller holds for one client; more is refused with Backpressure."""
 
+TASK_BACKLOG_WRITTEN: Final = 2048 * MIB
+TASK_BYTES_WRITTEN: Final = 2 * TASK_BACKLOG_WRITTEN
+"""The same for a controller with a journal, where they are on its disk: room for ten million tasks of 100 bytes,
+and much less than most disks have."""
+
+ARGUMENTS_IN_MEMORY: Final = 64 * MIB
+"""Arguments of all clients that such a controller has in memory: some seconds of the shortest tasks, in which it
+can read many times as much from its journal."""
+
 KEEP: Final = 7 * 86_400.0
 KEEP_BYTES: Final = 10 * 1024 * MIB
 """How long, and how many bytes of, named tasks and those of clients that are gone are kept in a journal after they

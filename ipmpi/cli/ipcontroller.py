@@ -211,7 +211,7 @@ class Controller:
     def start(self) -> None:
         """Restore what the journal holds, listen, and write the furl files."""
         if self.store is not None:
-            restore(self.store.load(), self.service, self.loop.now(), log.info)
+            restore(self.store.load(bodies=False), self.service, self.loop.now(), log.info)
         o = self.options
         files = {"engine": o.engine_furl_file, "mec": o.multiengine_furl_file, "tc": o.task_furl_file,
                  "monitor": o.monitor_furl_file}  # fmt: skip

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass
-class Kept:
+class Kept(NamedTuple):
     """A group that is in the journal."""
 
     serial: int
     client: int
     number: int
-    functions: list[bytes]
+    functions: Sequence[bytes]
 
 
 @dataclass

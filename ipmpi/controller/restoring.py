@@ -75,12 +75,13 @@ def _restore_groups(contents: Contents, holders: dict[int, str], journal: TaskJo
         if not isinstance(message, m.SubmitTasks) or not all(isinstance(end, Ends) for end in told):
             raise JournalDamaged("the journal has another message where a group of tasks or its ends must be")
         try:
-            journal.farm.recovery.restore(row.serial, row.client, message, [row.body], told, functions)  # type: ignore[arg-type]
+            body = None if row.body is None else [row.body]
+            journal.farm.recovery.restore(row.serial, row.client, message, body, told, functions)  # type: ignore[arg-type]
         except KeyError:
             raise JournalDamaged("the journal does not have the function of a task: remove it") from None
         size = sum(len(end.body) for end in ends.get(row.serial, ()))
         journal.named.restore_group(row.client, holders[row.client], row.serial, message, size)
-        kept.append(Kept(row.serial, row.client, row.number, list(dict.fromkeys(message.options.functions))))
+        kept.append(Kept(row.serial, row.client, row.number, message.options.functions))
     return kept, journal.farm.unfinished - before
 
 

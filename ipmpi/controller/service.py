@@ -38,6 +38,7 @@ from .headers import check_room
 from .inquiries import Inquiries
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
+from .journalstore import Store
 from .lanes import BulkLanes
 from .lossnotices import Losses
 from .namedtasks import USUAL, Keep
@@ -48,7 +49,7 @@ from .roll import Roll
 from .sessions import PeerSession, Sessions
 from .stalled import Stalled
 from .substitutes import send_instead
-from .taskjournal import Store, TaskJournal
+from .taskjournal import TaskJournal
 from .watches import Watches
 
 _FLUSH_AGAIN = 0.1

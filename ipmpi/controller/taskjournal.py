@@ -15,7 +15,7 @@ The rules.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from .. import limits
 from ..errors import JournalDamaged, JournalFull
@@ -39,9 +39,11 @@ from ..protocol.frames import Buffer
 from .bundles import BundleGroup
 from .effects import Announce, Decline, Effect, Send, refusal
 from .farm.answers import numbers
+from .farm.arguments import Arguments
 from .farm.farm import Farm
 from .farm.recovery import Ends, ends_in, is_failure, only
 from .farm.tasktable import RECORDS
+from .journalstore import Store
 from .keptgroups import Kept, KeptClient, Return
 from .namedtasks import USUAL, Keep
 from .nojournal import NoJournal, Session
@@ -54,16 +56,6 @@ RETRY: Final = 1.0
 
 RECOVERY: Final = 1.5 * limits.RECONNECT_LONGEST
 """Seconds after a restart for clients and engine sets to come back; they dial every 1.3 * RECONNECT_LONGEST."""
-
-
-class Store(Protocol):
-    """The part of :class:`ipmpi.journal.store.Journal` that this module uses."""
-
-    def commit(self, changes: Sequence[Change]) -> None:
-        """Make all changes or none; JournalFull, JournalDamaged."""
-
-    def ends(self, serial: int) -> list[EndRow]:
-        """Return the committed ends of a group's tasks; JournalDamaged."""
 
 
 class TaskJournal(NoJournal):
@@ -80,6 +72,7 @@ class TaskJournal(NoJournal):
 
     def __init__(self, farm: Farm, store: Store, log: Callable[[str], None], keep: Keep = USUAL) -> None:
         super().__init__(farm, keep)
+        farm.recovery.spill(self._arguments)
         self._store = store
         self._log = log
         self._clients: dict[int, KeptClient] = {}
@@ -219,15 +212,16 @@ class TaskJournal(NoJournal):
                 self._out.append(Decline(client, stream))
             return
         self.named.check(client, message)
-        group = self.farm.submit(client, message, body, stream)
+        whole = b"".join(body)
+        group = self.farm.submit(client, message, [whole], stream)
         self.named.submitted(client, group, message)
-        functions = list(dict.fromkeys(message.options.functions))
+        functions = group.options.functions  # which equal groups share
         for key in functions:
             if key not in self._functions:
                 self._unwritten[key] = self.farm.functions.data(key)
             self._functions[key] = self._functions.get(key, 0) + 1
         kept = state.groups[message.id] = Kept(group.serial, client, message.id, functions)
-        row = GroupRow(kept.serial, client, kept.number, m.encode(message), b"".join(body))
+        row = GroupRow(kept.serial, client, kept.number, m.encode(message), whole)
         self._submitted[kept.serial] = (kept, row)
 
     def told(self, client: int, message: m.TasksFetched | m.TasksOpen | m.TaskOrigin | m.FollowTasks) -> None:
@@ -395,6 +389,7 @@ class TaskJournal(NoJournal):
             accepted: dict[int, list[int]] = {}
             for kept in submitted:
                 accepted.setdefault(kept.client, []).append(kept.number)
+                self.farm.recovery.is_written(kept.serial)
             self._out += [Send(client, m.TasksAccepted(groups)) for client, groups in accepted.items()]
             return
         error = self._error
@@ -405,6 +400,13 @@ class TaskJournal(NoJournal):
                 self.named.withdrawn(kept.client, kept.number)
                 self._out.append(Send(kept.client, refusal(kept.number, error)))
                 self._drop(kept)
+
+    def _arguments(self, serial: int) -> Arguments:
+        """Read the arguments of a group."""
+        row = self._store.group(serial)
+        message = m.decode(row.message)
+        assert isinstance(message, m.SubmitTasks)
+        return Arguments(message.lengths, row.body or b"")
 
     def _note_ends(self, effects: Iterable[Effect]) -> list[Effect]:
         """Note the ends of tasks; return those that must be written before they are told."""

@@ -38,13 +38,16 @@ class FunctionRow(NamedTuple):
 
 
 class GroupRow(NamedTuple):
-    """A group of tasks: the message that submitted it, and the payloads of its tasks."""
+    """A group of tasks: the message that submitted it, and the payloads of its tasks.
+
+    ``body`` is None if there are some, which were not read.
+    """
 
     serial: int
     client: int
     number: int
     message: bytes
-    body: bytes
+    body: bytes | None
 
 
 class EndRow(NamedTuple):

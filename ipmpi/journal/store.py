@@ -81,13 +81,11 @@ _INSERT: Final = {
 _R = TypeVar("_R", SessionRow, SetRow, FunctionRow, GroupRow, EndRow, RecordRow, OriginRow, GoneRow, BundleRow)
 
 
-class _Kept:
-    """The place and check sum of rows that belong together."""
+_G = TypeVar("_G", GroupRow, EndRow)
 
-    __slots__ = ("places",)
 
-    def __init__(self) -> None:
-        self.places: list[tuple[type[Any], int, int]] = []
+_Places = tuple[tuple[type[Any], int, int], ...]
+"""Kind, place and check sum of rows that belong together."""
 
 
 class Journal:
@@ -109,7 +107,7 @@ class Journal:
         self.path = path
         new = not path.exists()
         if new:
-            furl.write_private(path, b"")
+            furl.create_private(path)
         else:
             furl.check_private(path)
         self._database = sqlite3.connect(
@@ -117,7 +115,7 @@ class Journal:
         )
         self._head = -1
         self._broken = ""
-        self._kept: dict[tuple[str, int | bytes], _Kept] = {}
+        self._kept: dict[tuple[str, int | bytes], _Places] = {}
         self._records_of: dict[int, dict[int, None]] = {}
         self._transactions = self._rows = self._sum = 0
         self._next = 1
@@ -197,8 +195,10 @@ class Journal:
 
     # --- reading -------------------------------------------------------------------------------------------
 
-    def load(self) -> Contents:
+    def load(self, bodies: bool = True) -> Contents:
         """Return all that is kept, after checking all of it; call it once, before the first commit.
+
+        ``bodies``: also the payloads of tasks, which may be larger than the memory; :meth:`group` reads them.
 
         Raises:
             JournalDamaged: something was changed, or is missing.
@@ -213,9 +213,10 @@ class Journal:
         damage = self._one("PRAGMA integrity_check(1)")[0]
         if damage != "ok":
             raise self._damage(str(damage))
+        groups = [row if bodies or not row.body else row._replace(body=None) for row in self._all(GroupRow)]
         contents = Contents(
             list(self._all(SessionRow)), list(self._all(SetRow)), list(self._all(FunctionRow)),
-            list(self._all(GroupRow)), list(self._all(EndRow)), list(self._all(RecordRow)),
+            groups, list(self._all(EndRow)), list(self._all(RecordRow)),
             list(self._all(OriginRow)), list(self._all(GoneRow)), list(self._all(BundleRow)),
         )  # fmt: skip
         if (rows, total) != (self._rows, self._sum):
@@ -243,16 +244,27 @@ class Journal:
         Raises:
             JournalDamaged: they cannot be read.
         """
-        found = []
-        kept = self._kept.get(("groups", serial))
-        for kind, place, check_sum in kept.places if kept is not None else ():
-            if kind is EndRow:
-                place_, check_sum_, *fields = self._one(f"SELECT * FROM ends WHERE place = {place}")
-                row = EndRow(*fields)
+        return list(self._read(EndRow, serial))
+
+    def group(self, serial: int) -> GroupRow:
+        """Return a group that was committed.
+
+        Raises:
+            JournalDamaged: it is not there, or cannot be read.
+        """
+        for row in self._read(GroupRow, serial):
+            return row
+        raise self._damage(f"group {serial} of tasks is missing")
+
+    def _read(self, wanted: type[_G], serial: int) -> Iterator[_G]:
+        for kind, place, check_sum in self._kept.get(("groups", serial), ()):
+            if kind is wanted:
+                table = _TABLES[wanted][0]
+                place_, check_sum_, *fields = self._one(f"SELECT * FROM {table} WHERE place = {place}")
+                row = wanted(*fields)
                 if (place_, check_sum_) != (place, check_sum) or _check_sum(place, row) != check_sum:
-                    raise self._damage(f"row {place} of the table ends was changed")
-                found.append(row)
-        return found
+                    raise self._damage(f"row {place} of the table {table} was changed")
+                yield row
 
     # --- writing -------------------------------------------------------------------------------------------
 
@@ -321,8 +333,8 @@ class Journal:
             undo.append(lambda: self._unkeep(change))
 
     def _keep(self, row: Row, place: int, check_sum: int) -> None:
-        kept = self._kept.setdefault(_name(row), _Kept())
-        kept.places.append((type(row), place, check_sum))
+        name = _name(row)
+        self._kept[name] = (*self._kept.get(name, ()), (type(row), place, check_sum))
         if isinstance(row, RecordRow):
             self._records_of.setdefault(row.client, {})[row.serial] = None
         self._rows += 1
@@ -330,8 +342,8 @@ class Journal:
 
     def _unkeep(self, row: Row) -> None:
         name = _name(row)
-        self._kept[name].places.pop()
-        if not self._kept[name].places:
+        self._kept[name] = self._kept[name][:-1]
+        if not self._kept[name]:
             del self._kept[name]
         if isinstance(row, RecordRow):
             self._records_of.get(row.client, {}).pop(row.serial, None)
@@ -341,7 +353,7 @@ class Journal:
         if kept is None:
             return
         undo.append(lambda: self._kept.__setitem__(name, kept))
-        for kind, place, check_sum in kept.places:
+        for kind, place, check_sum in kept:
             self._database.execute(f"DELETE FROM {_TABLES[kind][0]} WHERE place = ?", (place,))
             self._rows -= 1
             self._sum = (self._sum - check_sum * place) & _MASK

@@ -264,6 +264,7 @@ class JournalStage:
     def _start(self) -> None:
         self.registry = Registry()
         self.farm = Farm(self.registry, self.random.getrandbits(40))
+        self.farm.arguments.most = self.random.choice([0, 60, 200, 100_000])  # mostly, what waits is spilled
         keep = Keep(wall=lambda: self.now)
         self.journal = TaskJournal(self.farm, self.store, self.log.append, keep)
         self.restored: set[int] = set()
@@ -275,7 +276,7 @@ class JournalStage:
         comeback = SimpleNamespace(expect=lambda *_: None)  # there are no commands here
         service = SimpleNamespace(sessions=sessions, journal=self.journal, comeback=comeback)
         restore(
-            self.store.load(), service, self.now,  # type: ignore[arg-type]
+            self.store.load(bodies=False), service, self.now,  # type: ignore[arg-type]
             self.log.append,
         )  # fmt: skip
 

@@ -18,13 +18,17 @@ from typing import Any
 import pytest
 
 from ipmpi.client.tasks import submitter
+from ipmpi.controller.farm.arguments import ArgumentMemory
+from ipmpi.controller.farm.groups import TaskGroup
 from ipmpi.controller.taskjournal import TaskJournal
+from ipmpi.errors import JournalDamaged
 from ipmpi.protocol.connection import Connection
 from ipmpi.protocol.outbox import Outbox
 from tests.controller.journal_stage import JournalStage
 from tests.controller.network_stage import NetworkStage
 from tests.controller.test_taskjournal import check
 from tests.figures import report
+from tests.journal.memory_store import MemoryStore
 
 TURNS = 2_500
 STEPS = int(os.environ.get("IPMPI_SIMULATED_STEPS", "1000000"))
@@ -146,9 +150,43 @@ def sent_again_without_looking(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Connection, "resume", lambda self, received: right(self, self._outbox._acknowledged))
 
 
+def lost_arguments(patch: pytest.MonkeyPatch) -> None:
+    """Arguments that were spilled are not found again."""
+
+    def missing(self: MemoryStore, serial: int) -> Any:
+        raise JournalDamaged(f"group {serial} of tasks is missing")
+
+    patch.setattr(MemoryStore, "group", missing)
+
+
+def arguments_of_others(patch: pytest.MonkeyPatch) -> None:
+    """Arguments of another group are read in place of those that were spilled."""
+    right = MemoryStore.group
+
+    def wrong(self: MemoryStore, serial: int) -> Any:
+        row = right(self, serial)
+        others = [each for each in self.contents.groups if len(each.body or b"") == len(row.body or b"")]
+        return row._replace(body=others[0].body)
+
+    patch.setattr(MemoryStore, "group", wrong)
+
+
+def spilled_and_run_twice(patch: pytest.MonkeyPatch) -> None:
+    """A group whose arguments were read again is queued again as a whole."""
+    right = ArgumentMemory.fetch
+
+    def wrong(self: ArgumentMemory, group: TaskGroup) -> None:
+        was_spilled = group.is_spilled
+        right(self, group)
+        if was_spilled:
+            group.states[:] = bytes(group.count)
+
+    patch.setattr(ArgumentMemory, "fetch", wrong)
+
+
 PLANTED: list[Callable[[pytest.MonkeyPatch], None]] = [
     dropped_acknowledgement, acknowledged_too_early, accepted_too_early, recorded_twice, lost_wake_up,
-    sent_again_without_looking,
+    sent_again_without_looking, lost_arguments, arguments_of_others, spilled_and_run_twice,
 ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ipmpi.errors import JournalFull
+from ipmpi.errors import JournalDamaged, JournalFull
 from ipmpi.journal.rows import (
     BundleRow,
     Change,
@@ -37,11 +37,19 @@ class MemoryStore:
         self.is_full = False
         self.commits = 0
 
-    def load(self) -> Contents:
-        return Contents(*(list(getattr(self.contents, name)) for name in _LISTS.values()))
+    def load(self, bodies: bool = True) -> Contents:
+        found = Contents(*(list(getattr(self.contents, name)) for name in _LISTS.values()))
+        found.groups = [row if bodies or not row.body else row._replace(body=None) for row in found.groups]
+        return found
 
     def ends(self, serial: int) -> list[EndRow]:
         return [row for row in self.contents.ends if row.serial == serial]
+
+    def group(self, serial: int) -> GroupRow:
+        for row in self.contents.groups:
+            if row.serial == serial:
+                return row
+        raise JournalDamaged(f"group {serial} of tasks is missing")
 
     def commit(self, changes: Sequence[Change]) -> None:
         if self.is_full:

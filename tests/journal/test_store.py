@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ipmpi import furl
 from ipmpi.errors import ControllerStartError, JournalDamaged, JournalFull, SecurityError
 from ipmpi.journal.rows import (
     BundleRow,
@@ -109,6 +110,27 @@ def test_what_was_committed_is_there_again(store: Callable[[], Journal]) -> None
     assert second.ends(2**60) == [END, EndRow(2**60, b"later", b"z")]
 
 
+def test_groups_are_read_one_by_one(store: Callable[[], Journal]) -> None:
+    """Their payloads need not be in memory."""
+    first = store()
+    first.load()
+    first.commit(rows(full()))  # type: ignore[arg-type]
+    assert first.group(2**60) == GROUP
+    second = store()
+    assert second.load(bodies=False).groups == [GROUP._replace(body=None), GroupRow(2**60 + 1, 1, 8, b"m", b"")]
+    assert second.group(2**60) == GROUP
+    second.commit([DropGroup(2**60)])
+    with pytest.raises(JournalDamaged, match=f"group {2**60} of tasks is missing"):
+        second.group(2**60)
+
+
+def test_a_group_that_was_changed_meanwhile_is_not_read(journal: Journal) -> None:
+    journal.commit([GROUP])
+    journal._database.execute("UPDATE groups SET body = x'00'")
+    with pytest.raises(JournalDamaged, match="row 1 of the table groups was changed"):
+        journal.group(GROUP.serial)
+
+
 def test_what_is_dropped_is_gone_with_what_belongs_to_it(store: Callable[[], Journal]) -> None:
     first = store()
     first.load()
@@ -162,6 +184,32 @@ def test_a_second_controller_is_refused(journal: Journal, path: Path, monkeypatc
     with pytest.raises(ControllerStartError, match="another process has the journal"):
         Journal(path)
     journal.commit([END])
+
+
+def test_controllers_that_begin_a_journal_at_once_share_one_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one makes the file at the very moment at which the first is about to."""
+    monkeypatch.setattr("ipmpi.journal.store._LOCK_WAITS", 0.1)
+    others: list[Journal] = []
+    real = furl._open_folder
+
+    def overtaken(folder: Path) -> int:
+        if not others:
+            others.append(None)  # type: ignore[arg-type]
+            others[0] = Journal(path)
+        return real(folder)
+
+    monkeypatch.setattr(furl, "_open_folder", overtaken)
+    with pytest.raises(ControllerStartError, match="another process has the journal"):
+        Journal(path)
+    other = others[0]
+    other.load()
+    other.commit([GROUP])
+    other.close()
+    again = Journal(path)
+    assert again.load().groups == [GROUP]
+    again.close()
 
 
 def test_another_format_is_refused(path: Path) -> None:

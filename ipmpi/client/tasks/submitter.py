@@ -28,6 +28,7 @@ from ..session.failures import kernel_error
 from ..session.functions import Definition, FunctionCache
 from ..session.opening import Opener
 from ..session.waiting import SessionFuture, check_waiting
+from .pace import Pace
 from .payloads import Payload
 from .resulthandlers import ResultBatch, ResultHandler, ResultsHandler
 from .taskgroup import KnownFunction, SubmittedGroup, SubmitTerms, TaskRef, fits
@@ -35,9 +36,6 @@ from .wire import Wire as Wire
 
 IDLE_FUNCTIONS: Final = 128
 """Functions without open tasks that the controller keeps, in case they are used again."""
-
-GATHER: Final = 0.001
-"""Seconds for which single tasks in quick succession are collected into one message."""
 
 FETCHED: Final = 0.005
 """Seconds after which a controller with a journal is told that the results of a group are here."""
@@ -65,7 +63,7 @@ class TaskSubmitter:
         self._functions: dict[bytes, KnownFunction] = {}
         self._idle: OrderedDict[bytes, int] = OrderedDict()
         self._backlog = 0
-        self._flushed_at = 0.0
+        self._pace = Pace()
         self._fetched: list[int] = []
         """Groups that have ended, of which the controller's journal does not know that."""
         self._detach = True
@@ -225,17 +223,18 @@ class TaskSubmitter:
     def _flush_soon(self) -> None:
         """Send queued tasks: at once, unless engines are busy and something was sent just now."""
         busy = len(self._by_number) > len(self._waiting)
-        if busy and time.monotonic() - self._flushed_at < GATHER:
-            self._wire.post_later(GATHER, self._flush, self._not_flushed)
+        if busy and (wait := self._pace.wait(time.monotonic())):
+            self._wire.post_later(wait, self._flush, self._not_flushed)
         else:
             self._flush()
 
     def _flush(self) -> None:
-        self._flushed_at = time.monotonic()
+        self._pace.flushed(time.monotonic())
+        most = limits.TASK_BACKLOG_WRITTEN if self._wire.is_journalled else limits.TASK_BACKLOG
         while True:
             with self._lock:
                 group = self._waiting[0] if self._waiting else None
-                full = group is not None and self._backlog > 0 and self._backlog + group.size > limits.TASK_BACKLOG
+                full = group is not None and 0 < self._backlog > most - group.size
                 if group is None or full:
                     self._rung = full  # the replies will call this again
                     return
@@ -251,6 +250,7 @@ class TaskSubmitter:
             else:
                 try:
                     self._send(group)
+                    self._pace.under_way += group.left
                 except Exception as error:
                     self._forget(group)
                     group.tell_failed(internal_error(error))
@@ -271,8 +271,7 @@ class TaskSubmitter:
         self._say_who()
         for definition in group.terms.definitions:
             self._register(definition)
-        if self._wire.is_journalled:
-            group.lacks = set(range(group.left))
+        group.lacks = set(range(group.left)) if self._wire.is_journalled else None
         if group.segments is not None:
             self._send_large(group, group.segments)
             return
@@ -293,8 +292,8 @@ class TaskSubmitter:
             self._wire.send(m.TaskOrigin(platform.node(), user_name(), self._detach))
 
     def _send_large(self, group: SubmittedGroup, segments: list[Buffer]) -> None:
-        sizes = [size_of([segment]) for segment in segments]
-        self._wire.send_streamed(m.SubmitTasks(group.number, group.terms.options, b"", sizes), segments)
+        message = m.SubmitTasks(group.number, group.terms.options, b"", [size_of([each]) for each in segments])
+        self._wire.send_streamed(message, segments)
 
     def _send_small(self, group: SubmittedGroup, lengths: bytes, body: bytes) -> None:
         group.copy = (lengths, body) if group.lacks is not None else None
@@ -321,10 +320,9 @@ class TaskSubmitter:
             known.uses -= 1
             if known.uses == 0:
                 self._idle[definition.key] = known.size
-        keys = []
-        most = limits.FUNCTION
-        while len(self._idle) > IDLE_FUNCTIONS or (len(self._idle) > 1 and sum(self._idle.values()) > most):
-            keys.append(self._idle.popitem(last=False)[0])
+        keys, idle = [], self._idle
+        while len(idle) > IDLE_FUNCTIONS or (len(idle) > 1 and sum(idle.values()) > limits.FUNCTION):
+            keys.append(idle.popitem(last=False)[0])
             del self._functions[keys[-1]]
         if keys:
             self._wire.send(m.ForgetFunctions(keys))
@@ -397,8 +395,8 @@ class TaskSubmitter:
         group = self._by_number.get(number)
         if group is None or group.segments is None:
             return False
-        sizes = [size_of([segment]) for segment in group.segments]
-        self._wire.send_streamed(m.BodyAgain(number, sizes), group.segments)
+        message = m.BodyAgain(number, [size_of([each]) for each in group.segments])
+        self._wire.send_streamed(message, group.segments)
         return True
 
     # --- a controller with a journal -------------------------------------------------------------------------
@@ -480,6 +478,7 @@ class TaskSubmitter:
             groups = [group for group in self._by_number.values() if group.sent]
             for group in groups:
                 del self._by_number[group.number]
+        self._pace.under_way = 0
         for group in groups:
             group.tell_failed(error)
         self._flush()
@@ -488,6 +487,7 @@ class TaskSubmitter:
         """``number`` more tasks of a group have ended."""
         share = group.size if number >= group.left else group.size * number // group.left
         group.left -= number
+        self._pace.under_way -= 0 if group.is_followed else number
         group.size -= share
         if group.segments is None:
             self._backlog -= share

@@ -68,6 +68,11 @@ class SubmittedGroup:
         self.copy: tuple[bytes, bytes] | None = None
         self.lacks: set[int] | None = None
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether another client has submitted it."""
+        return self.number < 0
+
     def heard(self, indices: Iterable[int]) -> None:
         """These tasks have ended."""
         if self.lacks is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from .aborts import Aborts
 from .functions import Functions
-from .groups import GIVEN, INTERRUPTED, WAITING
+from .groups import GIVEN, INTERRUPTED
 from .large import LargeResults
 from .largearguments import LargeArguments
 from .sets import SetStates
@@ -45,10 +45,9 @@ class Departures:
         self._bodies.client_lost(client)
         for group in self._table.client_lost(client):
             held = [index for index, state in enumerate(group.states) if GIVEN <= state <= INTERRUPTED]
-            waiting = [index for index, state in enumerate(group.states) if state == WAITING]
             self._aborts.tell_sets(group, held, interrupt=False)
             self._table.undone(group, held, "TaskAborted", "", still_there=True)
-            self._table.undone(group, waiting, "TaskAborted", "")
+            self._table.undone(group, group.waiting(), "TaskAborted", "")
         self._free(client)
 
     def gone(self, client: int, kept: Collection[int]) -> None:

@@ -24,6 +24,7 @@ from itertools import count
 from typing import Any
 
 from ... import limits
+from ...errors import JournalDamaged
 from ...ids import Ids
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
@@ -31,10 +32,11 @@ from ..effects import Effect, Send
 from ..registry import Registry
 from .aborts import Aborts
 from .answers import Classified, check, classify, numbers
+from .arguments import ArgumentMemory
 from .departures import Departures
 from .endings import Endings
 from .functions import Functions
-from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, TaskGroup, as_range, packed_range, runs
+from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, TaskGroup, as_range, runs
 from .large import LargeResults
 from .largearguments import LargeArguments
 from .order import Order, Priority, Queued
@@ -67,13 +69,14 @@ class Farm:
         self._sets = SetStates()
         self.aborts, self.blame = Aborts(self._table), Suspects(self._table)
         self._endings = Endings(self._table, self._sets)
-        self.bodies = LargeArguments(self._table)
+        self.arguments = ArgumentMemory()
+        self.bodies = LargeArguments(self._table, self.arguments)
         self.large = LargeResults(self._table, self._sets, self._large_ended, self.returned)
         large = (self.large, self.bodies)
         self.departures = Departures(
             self._table, self._sets, self._waiting, self.functions, self.aborts, large, self._forget
         )
-        self.recovery = FarmRecovery(self._table, self._sets, self.functions, self._ready)
+        self.recovery = FarmRecovery(self._table, self._sets, self.functions, self.arguments, self._ready)
         self.limit_to = self._table.limit_to
         self._look_at: float | None = None
         self.on_closed: Callable[[TaskGroup], None] = lambda group: None
@@ -377,6 +380,7 @@ class Farm:
     def _closed(self, group: TaskGroup) -> None:
         """A group has ended."""
         self.on_closed(group)
+        self.arguments.ended(group)
         self._waiting.group_ended()
         self._sets.group_closed(group.options.expected)
         self._forget(self.functions.unuse(group.options.functions))
@@ -399,6 +403,7 @@ class Farm:
     def _requeue(self, group: TaskGroup, indices: list[int], rank: tuple[float, ...]) -> None:
         indices.sort()
         self._table.requeued(group, indices)
+        self.arguments.wait_again(group)
         if group.strikes or group.rejected:
             by_need: dict[Need, list[int]] = {}
             for index in indices:
@@ -472,22 +477,17 @@ class Farm:
             self._give_piece(set_state, piece)
 
     def _give_piece(self, state: SetState, piece: QueueSlice) -> None:
-        group, start, stop, ranks, alone, sole = piece
+        group, start, stop, *_, sole = piece
         effects = self._table.effects
-        for key in group.options.functions:
-            if key not in state.functions:
-                state.functions.add(key)
-                effects += [Send(state.key, *definition) for definition in self.functions.pieces(key)]
-        indices = packed_range(start, stop)
-        if group.is_large:
-            effects.append(Send(state.key, m.GiveTasks(group.serial, group.options, indices, b"", ranks, alone)))
-        else:
-            backwards = self._order.newest_first and stop - start > 1
-            indices = packed.pack(range(stop - 1, start - 1, -1)) if backwards else indices
-            lengths, payloads = (group.parts_backwards if backwards else group.parts)(start, stop)
-            message = m.GiveTasks(group.serial, group.options, indices, lengths, ranks, alone, [len(payloads)])
-            effects.append(Send(state.key, message, [payloads]))
+        try:
+            message = self.arguments.message(state.key, piece, self._order.newest_first)
+        except JournalDamaged as error:
+            self._table.undone(group, group.waiting(), "JournalDamaged", str(error))
+            return
+        pieces = self.functions.lacking(state.functions, group.options.functions)
+        effects += [*(Send(state.key, *piece) for piece in pieces), message]
         group.give(state.key, start, stop)
+        self.arguments.given(group)
         tasks = stop - start
         self._table.given(tasks)
         state.unanswered += tasks

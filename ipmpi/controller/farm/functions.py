@@ -119,6 +119,13 @@ class Functions:
             del self._known[key]
         return gone
 
+    def lacking(self, there: set[bytes], keys: Iterable[bytes]) -> Iterator[tuple[m.DefineFunction, list[Buffer]]]:
+        """Yield the messages that define those functions that are not ``there``, and add these."""
+        for key in keys:
+            if key not in there:
+                there.add(key)
+                yield from self.pieces(key)
+
     def pieces(self, key: bytes) -> Iterator[tuple[m.DefineFunction, list[Buffer]]]:
         """Yield the messages that define a function, with their bodies."""
         view = memoryview(self._known[key].data)

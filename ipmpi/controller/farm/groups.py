@@ -30,6 +30,10 @@ NUMBERS: Final = packed.pack(range(limits.TASKS_PER_MESSAGE))
 """The packed numbers from 0 on; those of a range are a slice of it."""
 
 _LENGTH: Final = 4
+# Shared by groups that have none, and never changed.
+_NO_NUMBERS: Final = array("I")
+_NO_FLAGS: Final = bytearray()
+_NO_SIZES: Final[list[int]] = []
 
 
 def packed_range(start: int, stop: int) -> bytes:
@@ -76,8 +80,12 @@ class TaskGroup:
     Attributes:
         serial: number of the group between controller and engine sets.
         options: the options for engine sets (see :func:`for_engines`).
+        is_large: whether this is one task whose body is sent separately.
+        size: bytes of its arguments, if they are not with the client.
+        is_spilled: whether they are in the journal only.
         states: the state of each task; ``started`` is 1 for those that ranks of its set have.
-        where: the key of the set that has the task; once it has ended on an engine, that engine's incarnation.
+        where: the key of the set that has the task; once it has ended on an engine, that engine's incarnation. As
+            ``started``, it is empty until a task is given or has ended.
         unfinished: number of tasks that have not ended, or that a set still has.
         children: by index, the groups that wait for that task.
         missing: number of tasks that this group waits for.
@@ -96,6 +104,8 @@ class TaskGroup:
         "follow",
         "follows",
         "id",
+        "is_large",
+        "is_spilled",
         "last_refusal",
         "lengths",
         "missing",
@@ -107,6 +117,7 @@ class TaskGroup:
         "rank",
         "rejected",
         "serial",
+        "size",
         "sizes",
         "started",
         "states",
@@ -123,23 +134,27 @@ class TaskGroup:
         serial: int,
         client: int,
         message: m.SubmitTasks,
-        body: Sequence[Buffer],
+        body: Sequence[Buffer] | None,
         options: m.TaskOptions,
     ) -> None:
+        """``body``: None if it is in the journal only."""
         self.serial = serial
         self.client = client
         self.id = message.id
         self.options = options
         self.count = packed.count(message.lengths) or 1
-        self.lengths = message.lengths
-        self.payload = b"".join(body)
-        self.sizes = message.sizes
-        self.offsets = array("I")
-        if message.lengths:
-            self.offsets = _offsets(message.lengths, len(self.payload))
+        self.is_large = not message.lengths
+        self.sizes = message.sizes if self.is_large else _NO_SIZES
+        self.is_spilled = body is None
+        if body is None:
+            self.spill()
+            self.size = sum(message.sizes)
+        else:
+            self.fill(message.lengths, b"".join(body))
+            self.size = len(self.payload)
         self.states = bytearray(self.count)
-        self.started = bytearray(self.count)
-        self.where = array("I", bytes(_LENGTH * self.count))
+        self.started = _NO_FLAGS
+        self.where = _NO_NUMBERS
         self.unfinished = self.count
         self.rank: tuple[float, ...] = ()
         self.condition: Condition | None = None
@@ -162,14 +177,26 @@ class TaskGroup:
         self.broken = 0
 
     @property
+    def memory(self) -> int:
+        """Bytes of memory that its arguments take if they are not spilled, also to tell them apart."""
+        return self.size if self.is_large else self.size + 2 * _LENGTH * self.count
+
+    @property
     def is_movable(self) -> bool:
         """Whether any set could run these tasks."""
         return self.options.width == 1 and self.follows is None and self.condition is None and self.only is None
 
-    @property
-    def is_large(self) -> bool:
-        """Whether this is one task whose body is sent separately."""
-        return not self.lengths
+    def spill(self) -> None:
+        """Keep the arguments in the journal only."""
+        self.is_spilled = True
+        self.payload = self.lengths = b""
+        self.offsets = _NO_NUMBERS
+
+    def fill(self, lengths: bytes, payload: bytes) -> None:
+        """Have the arguments in memory; raises ClientError if the lengths are inconsistent."""
+        self.offsets = _offsets(lengths, len(payload)) if lengths else _NO_NUMBERS
+        self.lengths, self.payload = lengths, payload
+        self.is_spilled = False
 
     def parts(self, start: int, stop: int) -> tuple[bytes, memoryview]:
         """Return packed lengths and payloads of consecutive tasks."""
@@ -185,12 +212,20 @@ class TaskGroup:
 
     def give(self, key: int, start: int, stop: int) -> None:
         """These tasks were given to a set."""
+        self._begin()
         self.states[start:stop] = bytes((GIVEN,)) * (stop - start)
         self.started[start:stop] = bytes(stop - start)
         self.where[start:stop] = array("I", (key,)) * (stop - start)
 
+    def _begin(self) -> None:
+        """Have room for what is known of tasks that do not wait."""
+        if not self.where:
+            self.started = bytearray(self.count)
+            self.where = array("I", bytes(_LENGTH * self.count))
+
     def end(self, start: int, stop: int, state: int, incarnation: int) -> None:
         """These tasks have ended on one engine."""
+        self._begin()
         self.states[start:stop] = bytes((state,)) * (stop - start)
         self.where[start:stop] = array("I", (incarnation,)) * (stop - start)
 
@@ -213,7 +248,11 @@ class TaskGroup:
 
     def held_by(self, key: int) -> list[int]:
         """Return the tasks that a set has."""
-        return [i for i, (s, k) in enumerate(zip(self.states, self.where, strict=True)) if k == key and _held(s)]
+        return [i for i, k in enumerate(self.where) if k == key and _held(self.states[i])]
+
+    def waiting(self) -> list[int]:
+        """Return the tasks that wait."""
+        return [index for index, state in enumerate(self.states) if state == WAITING]
 
     def given(self) -> list[int]:
         """Return the tasks that engine sets have, and whose results the client waits for."""

@@ -7,9 +7,11 @@ again, the client is asked for its body again.
 from __future__ import annotations
 
 from ... import limits
+from ...errors import JournalDamaged
 from ...protocol import messages as m, packed
 from ...protocol.frames import split
 from ..effects import Decline, Forward, Send
+from .arguments import ArgumentMemory
 from .groups import DROPPED, WAITING, TaskGroup
 from .tasktable import TaskTable
 
@@ -17,15 +19,16 @@ from .tasktable import TaskTable
 class LargeArguments:
     """The bodies of all large tasks."""
 
-    def __init__(self, table: TaskTable) -> None:
+    def __init__(self, table: TaskTable, arguments: ArgumentMemory) -> None:
         self._table = table
+        self._arguments = arguments
         self._gone: set[int] = set()
 
     def client_gone(self, client: int) -> None:
         """A client is gone whose tasks go on: end those whose bodies cannot come any more."""
         self._gone.add(client)
         for group in self._table.of(client):
-            if group.is_large and not group.payload and any(group.sizes):
+            if group.is_large and not (group.payload or group.is_spilled) and any(group.sizes):
                 group.stream = 0
                 if group.states[0] == WAITING or group.asked or group.wanted is not None:
                     self._give_up(group)
@@ -41,8 +44,11 @@ class LargeArguments:
         )
         is_given = group.states[0] != WAITING
         if is_given:
-            self._table.effects.append(Send(group.where[0], m.CancelTasks(group.serial, packed.pack([0]), False)))
+            self._cancel(group)
         self._table.undone(group, [0], "ConnectionError", text, still_there=is_given)
+
+    def _cancel(self, group: TaskGroup) -> None:
+        self._table.effects.append(Send(group.where[0], m.CancelTasks(group.serial, packed.pack([0]), False)))
 
     def want(self, key: int, message: m.WantTaskBody) -> None:
         """Ranks of a set wait for the body of a task."""
@@ -51,6 +57,12 @@ class LargeArguments:
             return
         if group.states[message.index] == DROPPED:
             return  # its set has been or will be told
+        try:
+            self._arguments.fetch(group)
+        except JournalDamaged as error:
+            self._cancel(group)
+            self._table.undone(group, [0], "JournalDamaged", str(error), still_there=True)
+            return
         if group.payload or not sum(group.sizes):
             body = m.TaskBody(group.serial, message.index, message.ranks, group.sizes)
             self._table.effects.append(Send(key, body, split(memoryview(group.payload), group.sizes)))

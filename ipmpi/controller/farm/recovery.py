@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer, split
+from .arguments import ArgumentMemory, Arguments
 from .functions import Functions
 from .groups import DROPPED, FAILED, SUCCEEDED, UNDONE, WAITING, EndedGroup, TaskGroup
 from .sets import SetStates
@@ -37,27 +38,46 @@ class FarmRecovery:
     """
 
     def __init__(
-        self, table: TaskTable, places: SetStates, functions: Functions, queue: Callable[[TaskGroup], None]
+        self,
+        table: TaskTable,
+        places: SetStates,
+        functions: Functions,
+        arguments: ArgumentMemory,
+        queue: Callable[[TaskGroup], None],
     ) -> None:
         self._table = table
         self._sets = places
         self._functions = functions
+        self._arguments = arguments
         self._queue = queue
         self._restored: set[int] = set()
         self._withheld: dict[int, list[TaskGroup]] = {}
 
-    # --- from the journal ------------------------------------------------------------------------------------
+    # --- to the journal, and from it ---------------------------------------------------------------------------
+
+    def spill(self, read: Callable[[int], Arguments]) -> None:
+        """Let arguments of groups that are written leave the memory; ``read`` gives them back, by serial."""
+        self._arguments.read = read
+        self._table.is_journalled = True
+
+    def is_written(self, serial: int) -> None:
+        """A group is in the journal."""
+        group = self._table.groups.get(serial)
+        if group is not None:
+            self._arguments.written(group)
 
     def restore(
         self,
         serial: int,
         client: int,
         message: m.SubmitTasks,
-        body: Sequence[Buffer],
+        body: Sequence[Buffer] | None,
         ends: Iterable[Ends],
         functions: dict[bytes, bytes],
     ) -> None:
         """Add a group that was accepted before, with the ends of its tasks that are known.
+
+        ``body``: None if it is in the journal only.
 
         Raises:
             KeyError: a function that it needs is not in ``functions``.

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from ... import errors, limits
 from ...protocol import messages as m, packed
-from ...protocol.frames import Buffer
+from ...protocol.frames import Buffer, size_of
 from ..effects import Decline, Effect, Send
 from ..headers import LARGEST_HEADER, header_size
 from .groups import (
@@ -75,6 +75,7 @@ class TaskTable:
         self._clients: dict[int, _Client] = {}
         # Consecutive groups with equal options share them.
         self._last_options = (m.TaskOptions(b"", ""), m.TaskOptions(b"", ""))
+        self.is_journalled = False
         self.groups: dict[int, TaskGroup] = {}
         self.effects: list[Effect] = []
         self.scheduled = 0
@@ -92,8 +93,8 @@ class TaskTable:
         _check(message, engines)
         if message.id in state.groups or message.id in state.records:
             raise errors.ClientError(f"the number {message.id} was used for another group of tasks")
-        size = sum(message.sizes) if body else 0
-        if state.held + size > limits.TASK_BYTES:
+        size = size_of(body)
+        if state.held + size > (limits.TASK_BYTES_WRITTEN if self.is_journalled else limits.TASK_BYTES):
             raise errors.Backpressure(
                 f"tasks of this client hold {state.held >> 20} MiB of arguments at the controller: wait for some "
                 "before sending more"
@@ -104,8 +105,8 @@ class TaskTable:
         group.stream = stream
         return group
 
-    def insert(self, serial: int, client: int, message: m.SubmitTasks, body: Sequence[Buffer]) -> TaskGroup:
-        """Add a group that is acceptable, or was accepted before."""
+    def insert(self, serial: int, client: int, message: m.SubmitTasks, body: Sequence[Buffer] | None) -> TaskGroup:
+        """Add a group that is acceptable, or was accepted before (``body``: None if it is in the journal only)."""
         state = self._clients.setdefault(client, _Client())
         if message.options != self._last_options[0]:
             self._last_options = (message.options, for_engines(message.options))
@@ -113,7 +114,7 @@ class TaskTable:
         if message.options.conditional:
             group.condition = state.conditions.setdefault(message.options.operation, Condition())
             group.condition.groups += 1
-        state.held += len(group.payload)
+        state.held += group.size
         group.only = state.only
         state.groups[group.id] = self.groups[group.serial] = group
         self.scheduled += group.count
@@ -288,7 +289,7 @@ class TaskTable:
         """These tasks wait again."""
         for index in indices:
             group.states[index] = WAITING
-            group.where[index] = 0
+            group.where[index] = 0  # it was given, so there is room
             self.scheduled += 1
             self.pending -= 1
 
@@ -382,7 +383,7 @@ class TaskTable:
         state = self._clients.get(group.client)
         if state is not None:
             del state.groups[group.id]
-            state.held -= len(group.payload)
+            state.held -= group.size
             state.records[group.id] = EndedGroup(group.options.label, group.states, group.where)
             if len(state.records) > RECORDS:
                 del state.records[next(iter(state.records))]

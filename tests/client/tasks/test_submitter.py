@@ -88,6 +88,19 @@ def test_what_is_too_much_waits_here(tc: TaskClient, farm: FakeFarm, monkeypatch
     assert len(farm.tries) == 12
 
 
+def test_more_may_wait_at_a_controller_with_a_journal(
+    tc: TaskClient, farm: FakeFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TASK_BACKLOG", 100_000)
+    monkeypatch.setattr(limits, "TASK_BACKLOG_WRITTEN", 300_000)
+    farm.is_journalled = True
+    farm.held = True
+    results = tc.imap(len, [bytes(40_000)] * 10)
+    assert len(groups(farm)) == 3  # two tasks each, and some bytes more
+    farm.work()
+    assert list(results) == [40_000] * 10
+
+
 def test_of_a_group_that_waits_here_only_the_cancelled_are_not_run(
     tc: TaskClient, farm: FakeFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
