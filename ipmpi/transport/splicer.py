@@ -102,6 +102,9 @@ _FLAGS: Final = getattr(os, "SPLICE_F_NONBLOCK", 2) | getattr(os, "SPLICE_F_MOVE
 
 class _Pair:
     def __init__(self, one: socket.socket, other: socket.socket) -> None:
+        for sock in (one, other):  # the last piece of a window must not wait for the answer to the one before it
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sockets = one, other
         self.ways = _Way(one, other), _Way(other, one)
 
