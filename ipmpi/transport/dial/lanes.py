@@ -211,6 +211,9 @@ class Lanes:
             self._on_event(event)
         except Exception as error:  # it is the session whose state nobody knows now, not the lane's
             self._session.broken(error)
+            return
+        if self._session.connection.wants_to_send:  # its link looks only after what came by itself
+            self._session.wake()
 
 
 _ORDERS: Final[frozenset[type[m.Message]]] = frozenset(
