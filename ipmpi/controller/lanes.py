@@ -15,6 +15,7 @@ from ..protocol import messages as m
 from ..protocol.connection import MessageReceived
 from ..transport.loop import Loop
 from ..transport.splicer import Socket, Splicer
+from .interfaces import Interface
 from .lanetable import Lane, LaneState, LaneTable, Pair
 from .sessions import PeerSession
 
@@ -28,7 +29,7 @@ class BulkLanes:
     Args:
         sessions: by number.
         send: sends a message, with a body, to a session.
-        permits: returns whether clients of this role may have lanes.
+        interfaces: of roles; those of which the ends of lanes are received have lanes.
     """
 
     def __init__(
@@ -36,13 +37,13 @@ class BulkLanes:
         loop: Loop,
         sessions: Mapping[int, PeerSession],
         send: Callable[[int, m.AnyMessage, Sequence[Any]], None],
-        permits: Callable[[str], bool],
+        interfaces: Mapping[str, Interface],
         log: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._sessions = sessions
         self._send = send
-        self._permits = permits
+        self._interfaces = interfaces
         self._log = log
         self._table = LaneTable()
         self._splicer = Splicer(lambda number: None)  # both ends see that, and say what they have
@@ -68,12 +69,14 @@ class BulkLanes:
             waiting.append((source, stream))
 
     def _pair(self, one: PeerSession, other: PeerSession) -> Pair | None:
-        """Return client and set; None if there is no lane between these, as both are on this machine."""
+        """Return client and set; None if there is no lane between these, as one of them is on this machine."""
         client, engines = (other, one) if one.role == "engine" else (one, other)
-        if engines.role != "engine" or client.role == "engine" or not self._permits(client.role):
+        if engines.role != "engine" or client.role == "engine":
             return None
-        if all(each.connection.files is not None for each in (client, engines)):
+        if m.LaneUp not in self._interfaces[client.role].receives:
             return None
+        if any(each.connection.files is not None for each in (client, engines)):
+            return None  # its bytes come or go unencrypted and in files, and one TLS is all there is anyway
         return client.key, engines.key
 
     def _begin(self, pair: Pair) -> Lane | None:

@@ -111,7 +111,7 @@ class ControllerService:
         self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
         self.interruptions = Interruptions(loop, self.router, self._send)
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
-        self.lanes = BulkLanes(loop, by_key, self._send, self._may_have_lanes, self._log)
+        self.lanes = BulkLanes(loop, by_key, self._send, self._interfaces, self._log)
         kept = self.journal.named.large_kept
         self._forwarding = Forwarding(
             by_key, self.transfers, self.stalled, self.router, self._forwarded, kept, self.lanes.began, self._log
@@ -388,9 +388,6 @@ class ControllerService:
         if session.role == "engine":
             return self.router.has_work(session.key) or self.farm.has_work(session.key)
         return not is_observer(self._interfaces[session.role].receives)
-
-    def _may_have_lanes(self, role: str) -> bool:
-        return m.LaneUp in self._interfaces[role].receives
 
     def _begun(self, session: PeerSession) -> None:
         self.journal.began(session)

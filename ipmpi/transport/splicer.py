@@ -107,6 +107,8 @@ class _Pair:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sockets = one, other
         self.ways = _Way(one, other), _Way(other, one)
+        self.waits_for = {one: select.EPOLLIN, other: select.EPOLLIN}
+        """What the poller was told."""
 
     def events(self, sock: socket.socket) -> int:
         """What to wait for on one of the sockets."""
@@ -208,7 +210,9 @@ class Splicer:
             self._over(number)
             return
         for sock in pair.sockets:
-            self._poller.modify(sock, pair.events(sock))
+            if (events := pair.events(sock)) != pair.waits_for[sock]:
+                self._poller.modify(sock, events)
+                pair.waits_for[sock] = events
 
     def _over(self, number: int) -> None:
         pair = self._pairs.pop(number, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import socket
@@ -44,17 +45,27 @@ SIZE = 6_000_000
 def laned(
     home: Path, budget: Callable[[], tuple[int, bool]] = lambda: (-1, False), settings: str = SOON_AGAIN
 ) -> Iterator[tuple[MultiEngineClient, Relay, Controller]]:
-    """A controller, one engine, and a client that is on another machine, as far as it can see."""
+    """A controller, and one engine and a client that are on other machines, as far as they can see."""
     home.mkdir(exist_ok=True)
     (home / "sitecustomize.py").write_text(settings)
     with (
         controller(home, extra={"PYTHONPATH": f"{home}:{ROOT}"}) as running,
         Relay(running.address("mec"), budget) as relay,
-        engines(home, 1),
+        distant_engine(running),
+        MultiEngineClient(str(through(relay, running, "mec"))) as mec,
+    ):
+        yield mec, relay, running
+
+
+@contextmanager
+def distant_engine(running: Controller) -> Iterator[Relay]:
+    """An engine that comes by TCP; what it dials."""
+    with (
+        Relay(running.address("engine")) as relay,
+        engines(running.home, 1, ["--furl-file", str(through(relay, running, "engine"))]),
     ):
         running.wait_engines(1)
-        with MultiEngineClient(str(through(relay, running, "mec"))) as mec:
-            yield mec, relay, running
+        yield relay
 
 
 def array(seed: int, size: int = SIZE) -> np.ndarray:
@@ -73,6 +84,36 @@ def test_large_bodies_of_both_directions_go_by_one_lane(tmp_path: Path) -> None:
         assert len(relay.recorded) - before > 4 * SIZE
         assert relay.connections == 2
         assert running.log().count(HAS_LANE) == 1
+
+
+def test_credit_waits_for_nothing_but_what_a_lane_brings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An acknowledgement that is due some time later would bring it along."""
+    never = "from ipmpi import limits\nlimits.ACK_DELAY = 3600.0\n"
+    monkeypatch.setattr(limits, "ACK_DELAY", 3600.0)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # of the engine, too
+    with laned(tmp_path, settings=never) as (mec, _, running):
+        mec.push({"x": array(1)})
+        wait_until(lambda: HAS_LANE in running.log(), "a lane")
+        large = array(2, 16 * limits.STREAM_WINDOW)
+        mec.push({"x": large}, block=False).get_result(timeout=60)
+        assert np.array_equal(mec.pull("x", block=False).get_result(timeout=60)[0], large)
+
+
+@pytest.mark.parametrize("local", ["client", "engine"])
+def test_an_end_on_the_machine_of_the_controller_needs_no_lane(tmp_path: Path, local: str) -> None:
+    with controller(tmp_path) as running, Relay(running.address("mec")) as relay, contextlib.ExitStack() as stack:
+        if local == "client":
+            stack.enter_context(distant_engine(running))
+            path = running.furl_file("mec")
+        else:
+            stack.enter_context(engines(tmp_path, 1))
+            running.wait_engines(1)
+            path = through(relay, running, "mec")
+        with MultiEngineClient(str(path)) as mec:
+            for seed in range(2):
+                mec.push({"x": array(seed)})
+                assert np.array_equal(mec.pull("x")[0], array(seed))
+        assert "bulk lane" not in running.log()
 
 
 def test_small_bodies_need_no_lane(tmp_path: Path) -> None:
