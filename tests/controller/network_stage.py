@@ -218,7 +218,14 @@ class NetworkStage(JournalStage):
         stalled: Any = frozenset()
         by_key: Any = self.by_key
         self._forwarding = Forwarding(
-            by_key, self._transfers, stalled, self.router, self._forwarded, lambda *_: None, self.log.append
+            by_key,
+            self._transfers,
+            stalled,
+            self.router,
+            self._forwarded,
+            lambda *_: None,
+            lambda *_: None,
+            self.log.append,
         )
         return self.router.registry, self.comeback
 
