@@ -21,6 +21,7 @@ HERE: Final = f"{PREFIX}.254"
 """The address of the process that starts the nodes, as of a login node."""
 
 _APART: Final = "IPMPI_BENCHMARK_APART"
+_OWN: Final = ("--net", "--mount", "--uts")
 _ENTER: Final = """#!/bin/sh
 # Does what ssh does for a launcher: {name} [options] HOST COMMAND
 while [ "${{1#-}}" != "$1" ]; do case $1 in -l | -p | -o | -i) shift 2 ;; *) shift ;; esac; done
@@ -42,12 +43,13 @@ def apart(module: str, arguments: Sequence[str]) -> int | None:
     if os.environ.get(_APART):
         return None
     check()
-    command = [*_unshare(), sys.executable, "-m", module, *arguments]
+    command = [*unshare(*_OWN), sys.executable, "-m", module, *arguments]
     return subprocess.run(command, env={**os.environ, _APART: "1"}, check=False).returncode
 
 
-def _unshare() -> list[str]:
-    return ["unshare", "--net", "--mount", "--uts", *(["--user", "--map-root-user"] if os.geteuid() else [])]
+def unshare(*kinds: str) -> list[str]:
+    """What to write before a command that shall have such namespaces of its own, as in ``--net``."""
+    return ["unshare", *kinds, *(["--user", "--map-root-user"] if os.geteuid() else [])]
 
 
 def check() -> None:
@@ -55,7 +57,7 @@ def check() -> None:
     missing = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]
     if missing:
         raise NoNodes(f"nodes need the programs {', '.join(missing)} (Debian: util-linux, iproute2)")
-    tried = subprocess.run([*_unshare(), "true"], capture_output=True, text=True, check=False)
+    tried = subprocess.run([*unshare(*_OWN), "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
         raise NoNodes(f"this system gives us no namespaces for nodes: {tried.stderr.strip()}")
 

@@ -2,7 +2,7 @@
 
 Processor time, as other tests run beside these; it also grows when caches are shared, but for both. The bounds are
 less than twice what was measured, on a quiet machine and beside six busy processes: 62 to 66, 94 to 111, 12 to 17,
-and 1.2 to 1.5.
+and 1.2 to 1.5; and for a task that is submitted by itself 17 to 19, at a load of 20.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ EXECUTE_ONE: Final = 110.0
 EXECUTE_ALL: Final = 190.0
 TASK: Final = 24.0
 """Times the cost of pickling and unpickling a small argument."""
+SINGLE: Final = 30.0
+"""The same for a task that is submitted by itself, with a future, in the thread that submits and gathers."""
 PUSH: Final = 2.4
 """Times the cost of writing the same bytes into new memory."""
 
@@ -101,6 +103,20 @@ def test_a_task_costs_so_many_pickles(target: Target) -> None:
             lambda: cost(lambda: [pickle.loads(pickle.dumps(i)) for i in range(20_000)], []),
         )
     assert found < TASK, f"a task costs {found:.1f} times as much as to pickle its argument"
+
+
+def test_a_future_costs_so_many_pickles(target: Target) -> None:
+    def thread_seconds(call: Callable[[], object]) -> float:
+        before = time.thread_time()
+        call()
+        return time.thread_time() - before
+
+    with TaskClient(str(target.tc_furl)) as tc:
+        found = ratio(
+            lambda: thread_seconds(lambda: tc.gather([tc.submit(nothing) for _ in range(10_000)])),
+            lambda: thread_seconds(lambda: [pickle.loads(pickle.dumps(i)) for i in range(10_000)]),
+        )
+    assert found < SINGLE, f"to submit and gather a task costs {found:.1f} times as much as to pickle its argument"
 
 
 def test_a_large_array_is_copied_once(target: Target) -> None:

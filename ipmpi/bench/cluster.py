@@ -65,13 +65,14 @@ def foreign(furl_file: Path) -> Target:
 
 
 @contextlib.contextmanager
-def own_cluster(n: int, mpi: str, logs: Path | None = None) -> Iterator[Target]:
+def own_cluster(n: int, mpi: str, logs: Path | None = None, address: str = "127.0.0.1") -> Iterator[Target]:
     """A cluster of ``n`` engines in a folder of its own, stopped at the end.
 
     Args:
         n: how many engines.
         mpi: ``auto``, ``mpi4py`` or ``none``.
         logs: where to leave the log files; None deletes them with everything else.
+        address: what the controller listens on; by default only this machine reaches it.
 
     Raises:
         LauncherError: it could not be started; the message has the end of the log file that tells why.
@@ -81,9 +82,8 @@ def own_cluster(n: int, mpi: str, logs: Path | None = None) -> Iterator[Target]:
         mock.patch.dict("os.environ", IPYTHONDIR=folder),
     ):
         begin = time.monotonic()
-        # On this machine only: nothing of a measurement needs to be reachable from outside.
-        only_here = {"client_ip": "127.0.0.1", "engine_ip": "127.0.0.1"}
-        with Cluster("local", n, echo=None, mpi=mpi, timeout=START_TIMEOUT, logdir=logs, **only_here) as cluster:
+        listens = {"client_ip": address, "engine_ip": address}
+        with Cluster("local", n, echo=None, mpi=mpi, timeout=START_TIMEOUT, logdir=logs, **listens) as cluster:
             cluster.wait()
             ready_after = time.monotonic() - begin
             children = psutil.Process(cluster.pid).children()

@@ -151,18 +151,11 @@ def _stream(size: int, repeat: int, pem: str = "") -> tuple[list[float], float]:
     """Seconds of each transfer, and the processor time of both ends for one."""
     near, far = _tcp_pair()
     data = memoryview(bytes(range(256)) * (-(-size // 256)))[:size]
-
-    def send() -> None:
-        for start in range(0, size, PIECE):
-            connection.sendall(data[start : start + PIECE])
-        if connection.recv(1) != b"k":
-            raise ConnectionResetError("it closed the connection")
-
     with other_end(far, "stream", str(size), *filter(None, [pem])) as process:
-        connection: socket.socket = near if not pem else _client_context().wrap_socket(near)
+        connection: socket.socket = near if not pem else client_context().wrap_socket(near)
         with connection:
             before = time.process_time()
-            times = sample(send, repeat)
+            times = sample(partial(send_all, connection, data), repeat)
             used = time.process_time() - before
         assert process.stdout is not None
         told = process.stdout.readline()
@@ -171,7 +164,16 @@ def _stream(size: int, repeat: int, pem: str = "") -> tuple[list[float], float]:
     return times, (used + float(told)) / (1 + len(times))  # sample() makes one transfer to begin with
 
 
-def _client_context() -> ssl.SSLContext:
+def send_all(connection: socket.socket, data: memoryview) -> None:
+    """Send bytes to :func:`ipmpi.bench.otherend.stream`, and wait until it has all of them."""
+    for start in range(0, len(data), PIECE):
+        connection.sendall(data[start : start + PIECE])
+    if connection.recv(1) != b"k":
+        raise ConnectionResetError("it closed the connection")
+
+
+def client_context() -> ssl.SSLContext:
+    """TLS 1.3 without a look at the certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # The other end is a process of ours at the end of a socket that nobody else has.
     context.check_hostname = False

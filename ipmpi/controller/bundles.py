@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from .. import limits
 from ..errors import ClientError
 from ..journal.rows import BundleRow
 from ..protocol import messages as m, packed
@@ -25,6 +26,10 @@ NAMES: Final = 10
 ENDED: Final = 4096
 """Ended groups of a client that is there which are remembered although their results are not kept: at least so
 many, and at most twice as many."""
+
+
+_ROW: Final = 40
+"""Bytes of a group in the answer to ResumeTasks without its label, at most."""
 
 
 class Origin(NamedTuple):
@@ -50,11 +55,12 @@ class BundleGroup:
         is_open: whether some tasks have not ended everywhere.
         is_fetched: whether its client has said that it has all results.
         is_shed: whether results are not kept any more that its client has had.
+        has_unkept: whether its client was sent large results that are not kept.
     """
 
     __slots__ = (
-        *("bundle", "detach", "failed", "followers", "is_fetched", "is_map", "is_open", "is_shed", "label"),
-        *("number", "serial", "size", "succeeded", "tasks"),
+        *("bundle", "detach", "failed", "followers", "has_unkept", "is_fetched", "is_map", "is_open", "is_shed"),
+        *("label", "number", "serial", "size", "succeeded", "tasks"),
     )
 
     def __init__(self, bundle: Bundle, serial: int, message: m.SubmitTasks, detach: bool) -> None:
@@ -68,7 +74,7 @@ class BundleGroup:
         self.size = sum(message.sizes) if message.lengths else 0
         self.followers: dict[int, None] | None = None
         self.is_open = True
-        self.is_fetched = self.is_shed = False
+        self.is_fetched = self.is_shed = self.has_unkept = False
         self.succeeded = self.failed = 0
 
 
@@ -310,6 +316,27 @@ class Bundles:
     def next_expiry(self, keep: float) -> float | None:
         """Return when the next bundle is not kept any longer, in seconds since 1970."""
         return min((bundle.ended + keep for bundle in self if bundle.is_kept and bundle.ended), default=None)
+
+
+def groups_told(bundle: Bundle, after: int, most: int, size: int) -> dict[str, Any]:
+    """Return the answer to :class:`ResumeTasks`: groups with larger serials than ``after``, in their order.
+
+    Args:
+        bundle: the bundle.
+        after: the last serial that was told before.
+        most: of so many groups.
+        size: bytes of the answer, about; the last row may make it larger.
+    """
+    chosen = sorted(serial for serial in bundle.groups if serial > after)
+    told: list[list[Any]] = []
+    for serial in chosen[:most]:
+        if size <= 0:
+            break
+        group = bundle.groups[serial]
+        label = group.label[: limits.LABEL]
+        told.append([serial, group.tasks, group.is_map, group.size, label])
+        size -= _ROW + len(label.encode("utf-8", "replace"))
+    return {"groups": told, "more": len(chosen) > len(told)}
 
 
 def told_of(bundle: Bundle, states: Callable[[int, int], tuple[int, int, int]]) -> list[Any]:

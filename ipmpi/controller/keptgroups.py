@@ -38,14 +38,6 @@ class KeptClient:
     """Serials of groups whose results it has."""
 
 
-@dataclass
-class Return:
-    """What a client that comes back has said: groups that it lacks results of, and that it has sent (again)."""
-
-    listed: set[int] = field(default_factory=set)
-    resent: set[int] = field(default_factory=set)
-
-
 class KeptFunctions:
     """The functions of groups that are in the journal, or will be."""
 

@@ -11,21 +11,25 @@ The rules.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from .. import limits
 from ..errors import ClientError, JournalDamaged
-from ..journal.rows import BundleRow, Change, DropBundle, EndRow, OriginRow, engines_text
+from ..journal.rows import BundleRow, DropBundle, EndRow, OriginRow, engines_text
 from ..protocol import messages as m, packed
-from .bundles import UNKNOWN, Bundle, BundleGroup, Bundles, Origin, told_of
+from ..protocol.frames import Buffer
+from .bundles import UNKNOWN, Bundle, BundleGroup, Bundles, Origin, groups_told, told_of
+from .clientresults import has_results, why_lost, without_results
 from .effects import Effect, Forward, Send
 from .farm.farm import Farm
 from .farm.groups import SUCCEEDED, TaskGroup
 from .farm.recovery import Ends, ends_in, only
+from .record import Record
 
 EXPIRY_LOOK: Final = 1.0
 """Seconds between two looks for what is not kept any longer."""
@@ -35,16 +39,8 @@ _ANSWER: Final = limits.MESSAGE // 8
 _ROW: Final = 100  # bytes of a bundle in it without its texts, at most
 
 RESUMED: Final = 4096
-"""Groups in one answer to ResumeTasks: with their labels they fit into MESSAGE."""
+"""Groups in one answer to ResumeTasks, and in one FollowTasks, at most."""
 
-_LOST: Final = (
-    "the result of this task was given to the client that had submitted it, and is not kept: submit with name= to "
-    "find results again that a client has had"
-)
-_SHED: Final = (
-    "the result of this task was given to the client that had submitted it. It is not kept, as the bundle has "
-    "more results than the controller keeps: see --keep-bytes of ipcontroller"
-)
 _FORGOTTEN: Final = "these tasks were forgotten, or expired"
 
 
@@ -63,34 +59,6 @@ class Keep(NamedTuple):
 
 
 USUAL: Final = Keep()
-
-
-class Record(Protocol):
-    """What keeps the results: see :mod:`ipmpi.controller.taskjournal`.
-
-    Attributes:
-        is_on: whether it keeps them until their client has them, and is told so.
-    """
-
-    is_on: bool
-
-    def ends(self, group: BundleGroup) -> list[tuple[EndRow, bool]]:
-        """Return the ends of a group's tasks that are kept, and whether each was told; JournalDamaged."""
-
-    def keep(self, group: BundleGroup, row: EndRow) -> None:
-        """Keep ends of tasks that nobody else will note."""
-
-    def write(self, change: Change) -> None:
-        """Write it into the journal, if there is one."""
-
-    def forget(self, group: BundleGroup) -> None:
-        """Keep nothing of a group."""
-
-    def shed(self, group: BundleGroup) -> bool:
-        """Keep no results of a group whose client is there; return False if that client may still need them."""
-
-    def forget_client(self, client: int) -> None:
-        """Keep nothing of a client that is gone and has no tasks any more."""
 
 
 def holder_of(role: str, furl: str) -> str:
@@ -258,10 +226,7 @@ class NamedTasks:
                 f"{message.name!r} are tasks without a name of a client that is there: they can be resumed when "
                 "it is gone. Submit with name= to find tasks again at any time"
             )
-        groups = sorted(bundle.groups.values(), key=lambda group: group.serial)
-        chosen = [group for group in groups if group.serial > message.after]
-        told = [[g.serial, g.tasks, g.is_map, g.size, g.label[: limits.LABEL]] for g in chosen[:RESUMED]]
-        return {"groups": told, "more": len(chosen) > RESUMED}
+        return groups_told(bundle, message.after, RESUMED, limits.MESSAGE // 2)
 
     def forget(self, client: int, message: m.ForgetTasks) -> int:
         """Cancel what has not started of a bundle, and keep nothing of it; return the number of its tasks."""
@@ -342,6 +307,7 @@ class NamedTasks:
             return effect
         others = tuple((client, _renamed(message, group)) for client in group.followers or ())
         keep = group.serial if group.bundle.is_kept else 0
+        group.has_unkept = group.has_unkept or not keep
         return Forward(effect.source, effect.stream, effect.size, effect.sinks + others, keep)
 
     def large_kept(self, effect: Forward, body: bytes | None) -> None:
@@ -357,15 +323,44 @@ class NamedTasks:
                 f"{limits.KEPT_RESULT >> 20} MiB that a controller keeps: let the task write it to a file"
             )
             kept = m.TasksUndone(group.number, packed.pack([message.index]), "MessageSizeError", text)
-        self._bundles.grown(group, len(body or b""))
-        self._is_changed = True
-        self._record.keep(group, EndRow(group.serial, m.encode(kept), body or b""))
-        told = {client for client, _ in effect.sinks}
+        self._keep_end(group, kept, body or b"", {client for client, _ in effect.sinks})
+
+    def late(self, serial: int, message: Ends, body: Sequence[Buffer]) -> None:
+        """Results are here, after a restart, that their client has had before: they are for others."""
+        group = self._bundles.by_serial(serial)
+        if group is not None:
+            renumbered = msgspec.structs.replace(message, group=group.number)
+            self._keep_end(group, renumbered, b"".join(body), ())
+
+    def _keep_end(self, group: BundleGroup, message: Ends, body: bytes, told: Collection[int]) -> None:
+        """Keep the end of a task, of which its client and these others know."""
+        if group.bundle.is_kept:
+            self._bundles.grown(group, len(body))
+            self._is_changed = True
+        self._record.keep(group, EndRow(group.serial, m.encode(message), body))
         for client in group.followers or ():
             if client not in told:
                 self._out += [
-                    Send(client, _renamed(each, group), part) for each, part in only(kept, body or b"", None)
+                    Send(client, _renamed(each, group), part) for each, part in only(message, body, None)
                 ]
+
+    def end_unkept(self, groups: Iterable[BundleGroup]) -> None:
+        """A client is gone, and with it large results that only it had: their tasks have ended nevertheless."""
+        for group in groups:
+            if not group.has_unkept:
+                continue
+            ended = self._farm.recovery.ended(group.bundle.client, group.number, group.tasks)
+            with contextlib.suppress(JournalDamaged):
+                for row, _ in self._record.ends(group):
+                    ended.difference_update(ends_in(m.decode(row.message)))  # type: ignore[arg-type]
+                if ended:
+                    self._record.keep(group, without_results(group.serial, group.number, sorted(ended)))
+
+    def never(self, serial: int, indices: Sequence[int]) -> None:
+        """Results that their client has had are not there after a restart."""
+        group = self._bundles.by_serial(serial)
+        for client in group.followers or () if group is not None else ():
+            self._undone(client, serial, indices, "ClientError", why_lost(group))
 
     # --- at the end of a turn ----------------------------------------------------------------------------------
 
@@ -373,9 +368,16 @@ class NamedTasks:
         """Return effects for followers; call it when all ends so far were noted and passed on."""
         wishes, self._wishes = self._wishes, []
         for wish in wishes:
+            later = []
             for serial, wanted in wish.groups:
-                self._tell(wish.client, serial, wanted)
-            if wish.request is not None:
+                group = self._bundles.by_serial(serial)
+                if group is not None and self._record.awaits(group):
+                    later.append((serial, wanted))
+                else:
+                    self._tell(wish.client, serial, wanted)
+            if later:
+                self._wishes.append(_Wish(wish.client, later, wish.request))
+            elif wish.request is not None:
                 self._out.append(Send(wish.client, m.Reply(wish.request, None)))
         is_due = self._due is not None and self._due <= self._keep.wall()
         if (self._is_changed or is_due) and now >= self._look_at:
@@ -404,7 +406,7 @@ class NamedTasks:
             self._undone(client, serial, wanted or (), "ClientError", _FORGOTTEN)
             return
         ended = self._farm.recovery.ended(group.bundle.client, group.number, group.tasks)
-        error, text = "ClientError", _LOST
+        error, text = "ClientError", why_lost(group)
         try:
             kept = self._record.ends(group)
         except JournalDamaged as damage:
@@ -412,11 +414,11 @@ class NamedTasks:
         for row, is_told in kept:
             message = m.decode(row.message)
             assert isinstance(message, Ends)
+            if not has_results(message):
+                continue
             ended.difference_update(ends_in(message))
             for piece, body in only(message, row.body, wanted) if is_told else ():
                 self._out.append(Send(client, _renamed(piece, group), body))
-        if group.is_shed and text is _LOST:
-            text = _SHED
         self._undone(client, serial, ended if wanted is None else ended & wanted, error, text)
         if group.is_open:
             group.followers = {**(group.followers or {}), client: None}

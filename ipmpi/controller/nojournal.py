@@ -133,11 +133,15 @@ class NoJournal:
         times = (self.farm.next_deadline(), self.named.next_deadline(now))
         return min((when for when in times if when is not None), default=None)
 
-    # --- what is kept; see :class:`ipmpi.controller.namedtasks.Record` -----------------------------------------
+    # --- what is kept; see :class:`ipmpi.controller.record.Record` -----------------------------------------
 
     def ends(self, group: BundleGroup) -> list[tuple[EndRow, bool]]:
         """Return the ends that are kept of a group."""
         return [(row, True) for row in self._results.get(group.serial, ())]
+
+    def awaits(self, group: BundleGroup) -> bool:  # noqa: ARG002 - as that of a journal
+        """Return False: without a journal, nobody comes back after a restart."""
+        return False
 
     def keep(self, group: BundleGroup, row: EndRow) -> None:
         """Keep ends of tasks."""

@@ -83,6 +83,7 @@ def _restore_groups(contents: Contents, holders: dict[int, str], journal: TaskJo
         except KeyError:
             raise JournalDamaged("the journal does not have the function of a task: remove it") from None
         size = sum(len(end.body) for end in ends.get(row.serial, ()))
+        journal.had.restored(row.serial, told)  # type: ignore[arg-type]
         journal.named.restore_group(row.client, holders[row.client], row.serial, message, size)
         kept.append(Kept(row.serial, row.client, row.number, message.options.functions))
     return kept, journal.farm.unfinished - before

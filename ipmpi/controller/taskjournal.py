@@ -7,6 +7,7 @@ The rules.
 * Results are passed on at once. An engine set keeps them until they are in the journal, or their client has said
   that it has all results of the group; so they are written a little later, many at a time, or never. That a task
   failed or was given up is written before it is told, since others may depend on it.
+* What a client has that comes back after a restart has ended, even if it goes away next.
 * A large result is not in the journal. Its task has ended when its client says so.
 * After a restart, restored tasks wait until their client and all known engine sets are back, and have said what
   they have; or for :data:`RECOVERY` seconds.
@@ -36,16 +37,19 @@ from ..journal.rows import (
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
 from .bundles import BundleGroup
+from .clientresults import ClientResults, has_results, without_results
 from .effects import Announce, Decline, Effect, Send, refusal
 from .enginememory import EngineMemory
-from .farm.answers import numbers
+from .farm.answers import check, numbers
 from .farm.farm import Farm
 from .farm.recovery import Ends, ends_in, is_failure, only
 from .farm.tasktable import RECORDS
 from .journalstore import Store
-from .keptgroups import Kept, KeptClient, KeptFunctions, Return, arguments
+from .keptgroups import Kept, KeptClient, KeptFunctions, arguments
 from .namedtasks import USUAL, Keep
 from .nojournal import NoJournal, Session
+from .receipts import Receipts
+from .returning import Return, ReturningClients
 
 COMMIT_DELAY: Final = 0.02
 """Seconds for which results that were passed on wait to be written together. Engine sets keep them meanwhile."""
@@ -87,14 +91,10 @@ class TaskJournal(NoJournal):
         self._commit_at: float | None = None
         self._failure = ""
         self._error: JournalFull | JournalDamaged = JournalFull("")
-        self._heard: dict[int, int] = {}
-        self._recorded: dict[int, int] = {}
-        """Messages of results of each set: how many there were, and how many it was told are recorded."""
+        self._receipts = Receipts()
         self._former: dict[int, bytes] = {}
-        self._away: dict[int, Return] = {}
-        """Clients that have not come back since the restart."""
-        self._lacked: dict[tuple[int, int], set[int]] = {}
-        """By client and number of a group: what a client that came back in this turn lacks of it."""
+        self._returning = ReturningClients()
+        self.had = ClientResults()
         self._expected: dict[bytes, int] = {}
         """Sets that have not come back: token -> key."""
         self._release_at: float | None = None
@@ -111,19 +111,20 @@ class TaskJournal(NoJournal):
         for kept in groups:
             self._clients[kept.client].groups[kept.number] = kept
             if kept.client not in gone:
-                self._away.setdefault(kept.client, Return())
+                self._returning.away.setdefault(kept.client, Return())
             self._functions.restored(kept.functions)
         for client, serial in records:
             self._clients[client].records.append(serial)
         for key in gone:
             self.farm.departures.gone(key, ())
         self._release()
-        self._release_at = now + RECOVERY if self._away or self._expected else None
+        self._release_at = now + RECOVERY if self._returning.away or self._expected else None
 
     def _release(self) -> None:
         """Run the restored tasks of clients that are back, if all sets are back."""
         if not self._expected:
-            for client in [key for key in self._clients if key not in self._away]:
+            self._no_others(0)
+            for client in [key for key in self._clients if key not in self._returning.away]:
                 self.farm.recovery.release(client)
 
     def _wait_no_longer(self) -> None:
@@ -133,6 +134,7 @@ class TaskJournal(NoJournal):
             self._changes += [DropSet(key) for key in self._expected.values()]
             self.memory.lost(self._expected.values())
             self._expected.clear()
+        self._no_others(0)
         for client in self._clients:
             self.farm.recovery.release(client)
 
@@ -164,18 +166,19 @@ class TaskJournal(NoJournal):
     def set_lost(self, key: int) -> None:
         """The session of an engine set has ended, and with it all that the journal has of it."""
         self.memory.set_lost(key)
+        self._no_others(key)
         if key in self._former:
             # This is not its return: the answer to its Hello may have been lost, and it may have come again.
             self._changes.append(DropSet(key))
-            for known in (self._former, self._heard, self._recorded):
-                known.pop(key, None)
+            del self._former[key]
+            self._receipts.lost(key)
 
     def client_lost(self, key: int, orderly: bool) -> None:
         """The session of a client has ended, and with it what does not go on without it."""
         staying = self.named.leave(key, orderly)
         client = self._clients.get(key)
         self.memory.client_lost(key)
-        self._away.pop(key, None)
+        self._returning.away.pop(key, None)
         if client is None or not staying:
             try:
                 self.farm.client_lost(key)
@@ -187,6 +190,7 @@ class TaskJournal(NoJournal):
             self._drop(client.groups.pop(number))
         self._changes.append(GoneRow(key))
         self.farm.departures.gone(key, {group.number for group in staying if group.bundle.is_named})
+        self.named.end_unkept(staying)
         self._release()
 
     def _forget_client(self, key: int) -> None:
@@ -206,7 +210,7 @@ class TaskJournal(NoJournal):
     def submit(self, client: int, message: m.SubmitTasks, body: Sequence[Buffer], stream: int) -> None:
         """Accept a group, as soon as it is in the journal."""
         state = self._clients[client]
-        away = self._away.get(client)
+        away = self._returning.away.get(client)
         if away is not None:
             away.resent.add(message.id)
         if message.id in state.groups and away is not None:
@@ -234,12 +238,12 @@ class TaskJournal(NoJournal):
             for number in message.groups:
                 self._fetched(client, number)
             return
-        away = self._away.get(client)
+        away = self._returning.away.get(client)
         for number, indices in message.groups:
             lacks = set(numbers(indices))
             if away is not None:
                 away.listed.add(number)
-                self._lacked[client, number] = lacks
+                self._returning.lacked[client, number] = lacks
             if number < 0:
                 self.named.follow_again(client, -number, lacks)
             else:
@@ -251,7 +255,7 @@ class TaskJournal(NoJournal):
                 elif number not in away.listed:
                     self._answer(client, number, set())
                     self._fetched(client, number)
-            del self._away[client]
+            del self._returning.away[client]
             self._release()
 
     def _answer(self, client: int, number: int, lacks: set[int] | None) -> None:
@@ -266,24 +270,26 @@ class TaskJournal(NoJournal):
         try:
             rows = self._store.ends(kept.serial)
         except JournalDamaged as error:
-            self._lost(kept, lacks, error)
+            gone = self.farm.recovery.ended_of(client, number, lacks)
+            undone = m.TasksUndone(number, packed.pack(gone), "JournalDamaged", str(error))
+            self._out.append(Send(client, undone))
             return
         for position, row in enumerate([*rows, *self._ends.get(kept.serial, ())]):
             message = m.decode(row.message)
             assert isinstance(message, Ends)
             known.update(ends_in(message))
+            if not has_results(message):
+                continue
             if position < len(rows) or not is_failure(message):  # else it is told when it is written
                 self._out += [Send(client, *piece) for piece in only(message, row.body, lacks)]
-        if lacks is not None:
-            self.farm.recovery.has_result(client, number, lacks | known)
+        if lacks is not None and (had := self.farm.recovery.has_result(client, number, lacks | known)):
+            self._ends.setdefault(kept.serial, []).append(without_results(kept.serial, number, dict(had)))
+            self.had.add(kept.serial, had)
 
-    def _lost(self, kept: Kept, lacks: set[int] | None, error: JournalDamaged) -> None:
-        """The ends of a group cannot be read: say so of those that the client lacks."""
-        record = self.farm.recovery.record(kept.client, kept.number)
-        wanted = range(len(record.states)) if record is not None and lacks is None else sorted(lacks or ())
-        gone = [i for i in wanted if self.farm.recovery.has_ended(kept.client, kept.number, i)]
-        undone = m.TasksUndone(kept.number, packed.pack(gone), "JournalDamaged", str(error))
-        self._out.append(Send(kept.client, undone))
+    def _no_others(self, key: int) -> None:
+        """A set is lost, or (0) no others come back, and with it results that clients have had."""
+        for serial, indices in self.had.lost(key):
+            self.named.never(serial, indices)
 
     def _fetched(self, client: int, number: int) -> None:
         """A client has the results of all tasks of a group; others may still refer to it."""
@@ -302,6 +308,7 @@ class TaskJournal(NoJournal):
                 self._changes.append(DropRecord(state.records.popleft()))
 
     def _drop(self, kept: Kept) -> None:
+        self.had.drop(kept.serial)
         self._ends.pop(kept.serial, None)
         if self._submitted.pop(kept.serial, None) is None:
             self._changes.append(DropGroup(kept.serial))
@@ -311,8 +318,13 @@ class TaskJournal(NoJournal):
 
     def results(self, key: int, message: m.TaskResults, body: Sequence[Buffer]) -> None:
         """Tasks have ended on a rank of a set, which keeps the message until it is recorded."""
-        self._heard[key] = self._heard.get(key, 0) + 1
+        self._receipts.heard(key)
         self.farm.results(key, message, body)
+        if message.group in self.had:
+            check(message, body)
+            engine = self.farm.recovery.engine_id(key, message.rank)
+            for done, part in self.had.take(message, b"".join(body), engine):
+                self.named.late(message.group, done, part)
 
     def reserve(self, client: int, message: m.Reserve) -> Ids:
         """As without a journal; if that is possible, it is on the disk before the client is answered."""
@@ -329,6 +341,8 @@ class TaskJournal(NoJournal):
 
     def held(self, key: int, message: m.TasksHeld) -> None:
         """A set that has come back says which tasks it has."""
+        for serial, indices in message.groups if self.had else ():
+            self.had.held(key, serial, numbers(indices))
         super().held(key, message)
         if message.last:
             self._is_back(key)
@@ -351,7 +365,7 @@ class TaskJournal(NoJournal):
             self._commit()
         found = self.farm.flush(now)
         failures = self._note_ends(found)
-        self._unsaid += self._only_lacked(failures)
+        self._unsaid += self._returning.only_lacked(failures)
         if self._changes or self._ends:
             if self._commit_at is None:
                 self._commit_at = now + COMMIT_DELAY
@@ -362,34 +376,16 @@ class TaskJournal(NoJournal):
         self._tell_sets()
         out, self._out = self._out, []
         later = set(map(id, failures))
-        told = out + self._only_lacked(effect for effect in found if id(effect) not in later)
-        self._lacked.clear()
+        passed = self.named.pass_on(effect for effect in found if id(effect) not in later)
+        told = out + self._returning.only_lacked(passed)
+        self._returning.lacked.clear()
         if not self._failure:
-            told, self._unsaid = told + self._unsaid, []
-        told = self.named.pass_on(told)
-        told = [effect for effect in told if not self._is_for_absent(effect)] + self.named.flush(now)
+            told += self.named.pass_on(self._unsaid)
+            self._unsaid = []
+        told = [effect for effect in told if not self._returning.is_for_absent(effect)] + self.named.flush(now)
         if self._changes and self._commit_at is None:
             self._commit_at = now + COMMIT_DELAY
         return told
-
-    def _only_lacked(self, effects: Iterable[Effect]) -> list[Effect]:
-        """Leave out results that came again in the turn in which their client came back, and which it has."""
-        found: list[Effect] = []
-        for effect in effects:
-            if isinstance(effect, Send) and isinstance(effect.message, Ends):
-                lacks = self._lacked.get((effect.to, effect.message.group))
-                pieces = only(effect.message, b"".join(effect.body), lacks) if lacks is not None else None
-                found += [effect] if pieces is None else [Send(effect.to, *piece) for piece in pieces]
-            else:
-                found.append(effect)
-        return found
-
-    def _is_for_absent(self, effect: Effect) -> bool:
-        """Whether a client will be told when it has come back, and has said what it lacks of that group."""
-        if not isinstance(effect, Send) or not isinstance(effect.message, Ends):
-            return False
-        away = self._away.get(effect.to)
-        return away is not None and effect.message.group not in away.listed
 
     def _write_submissions(self) -> None:
         if not self._submitted or self._commit():
@@ -454,25 +450,25 @@ class TaskJournal(NoJournal):
 
     def _tell_sets(self) -> None:
         """Tell engine sets how many of their results need not be kept any more."""
-        if self._ends or self.memory.is_unwritten:
-            return
-        for key, heard in self._heard.items():
-            if heard > self._recorded.get(key, 0):
-                self._recorded[key] = heard
-                self._out.append(Send(key, m.ResultsRecorded(heard)))
+        if not self._ends and not self.memory.is_unwritten:
+            self._out += self._receipts.due()
 
     def next_deadline(self, now: float) -> float | None:
         """Return when to call :meth:`flush` if no event occurs."""
         found = (super().next_deadline(now), self._commit_at, self._release_at)
         return min((when for when in found if when is not None), default=None)
 
-    # --- what is kept; see :class:`ipmpi.controller.namedtasks.Record` -----------------------------------------
+    # --- what is kept; see :class:`ipmpi.controller.record.Record` -----------------------------------------
 
     def ends(self, group: BundleGroup) -> list[tuple[EndRow, bool]]:
         """Return the ends that are noted of a group; failures are told when they are written."""
         rows = [(row, True) for row in self._store.ends(group.serial)]
         noted = self._ends.get(group.serial, ())
         return rows + [(row, not is_failure(m.decode(row.message))) for row in noted]  # type: ignore[arg-type]
+
+    def awaits(self, group: BundleGroup) -> bool:
+        """Return whether engine sets may tell results again that only their client has."""
+        return group.serial in self.had
 
     def keep(self, group: BundleGroup, row: EndRow) -> None:
         """Note ends of tasks."""

@@ -337,6 +337,7 @@ NOT_FOR_USERS = {
       for name in ("chain", "check", "label", "payload", "process_result", "settings", "terms")),
     "AsyncResult.__init__", "IMapIterator.__init__", "PendingResult.__init__", "PendingResult.check",
     "PendingResult.watch",
+    *(f"{kind}.{name}" for kind in ("PendingResult", "TaskFuture") for name in ("set_exception", "set_result")),
     "MapResults.__init__", "MapResults.adopt", "MapResults.extend",
     "MapResults.batch_arrived", "MapResults.batch_failed", "MapResults.batch_undone",
     "MapResults.feed", "MapResults.large_arrived", "TaskFuture.__init__", "TaskFuture.arrived", "TaskFuture.check",

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ipmpi import limits
+from ipmpi.controller.clientresults import has_results
 from ipmpi.controller.comeback import ComeBack
 from ipmpi.controller.commands.router import Router
 from ipmpi.controller.effects import Decline, Effect, Forward, Send, refusal
@@ -47,7 +48,8 @@ class CheckedStore(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ended: dict[int, set[int]] = {}
+        self._ended: dict[int, dict[int, bool]] = {}
+        """By serial and index: whether the result is there, which may come after the end, and once."""
 
     def commit(self, changes: Sequence[Change]) -> None:
         super().commit(changes)
@@ -55,12 +57,12 @@ class CheckedStore(MemoryStore):
             if isinstance(change, DropGroup):
                 self._ended.pop(change.serial, None)
             elif isinstance(change, EndRow):
-                known = self._ended.setdefault(change.serial, set())
+                known = self._ended.setdefault(change.serial, {})
                 message: Any = m.decode(change.message)
                 for index in ends_in(message):
-                    if index in known:
+                    if index in known and not (has_results(message) and not known[index]):
                         raise Violation(f"task {index} of group {change.serial} was recorded twice")
-                    known.add(index)
+                    known[index] = has_results(message)
 
 
 class Checked(Connection):

@@ -13,7 +13,7 @@ from ipmpi.controller import bundles
 from ipmpi.controller.bundles import BundleGroup
 from ipmpi.controller.effects import Send
 from ipmpi.controller.farm.farm import Farm
-from ipmpi.controller.namedtasks import Keep
+from ipmpi.controller.namedtasks import RESUMED, Keep
 from ipmpi.controller.nojournal import NoJournal
 from ipmpi.controller.registry import Registry
 from ipmpi.controller.restoring import restore
@@ -490,6 +490,22 @@ def test_any_number_of_names_is_told_in_pieces_that_fit_into_messages(world: Wor
         found += [row[1] for row in answer["names"]]
         after, more = answer["names"][-1][0], answer["more"]
     assert found == names
+
+
+def test_groups_with_the_longest_labels_are_told_in_pieces_that_fit_into_messages(world: World) -> None:
+    label = "\N{GRINNING FACE}" * (limits.LABEL + 1)
+    for number in range(1, RESUMED + 2):
+        options = m.TaskOptions(b"op", label, name="sweep")
+        world.journal.submit(ALICE, m.SubmitTasks(number, options, packed.pack([1]), [1]), [b"x"], 0)
+    world.flush()
+    found: list[int] = []
+    after, more = 0, True
+    while more:
+        answer = world.journal.named.resume(BOB, m.ResumeTasks(1, "sweep", after))
+        assert len(m.encode(m.Reply(1, answer))) < limits.MESSAGE
+        found += [row[0] for row in answer["groups"]]
+        after, more = answer["groups"][-1][0], answer["more"]
+    assert len(found) == len(set(found)) == RESUMED + 1
 
 
 def test_names_that_come_and_go_between_two_pieces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,11 @@ import pytest
 from ipmpi.client.tasks import submitter
 from ipmpi.controller.farm.recovery import FarmRecovery
 from ipmpi.controller.namedtasks import NamedTasks
-from ipmpi.controller.taskjournal import TaskJournal
+from ipmpi.controller.taskjournal import RECOVERY, TaskJournal
 from ipmpi.errors import ClientError, JournalDamaged
 from ipmpi.journal.rows import Change
-from tests.controller.journal_stage import Ending, JournalStage, SimulatedClient
+from ipmpi.protocol import messages as m
+from tests.controller.journal_stage import Ending, JournalStage, SimulatedClient, SimulatedSet
 
 TURNS = 1500
 
@@ -60,7 +61,7 @@ def check(stage: JournalStage) -> None:
                 assert stage.runs[name] == 0, f"{name!r} was refused, and ran"
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", [*range(30), 1241, 1953])
 def test_what_was_accepted_ends_once_and_runs_once(seed: int) -> None:
     stage = play(seed)
     assert stage.kills
@@ -150,7 +151,7 @@ def refused(ending: Ending) -> str | None:
     return kinds[0] if kinds else None
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [*range(20), 1027, 1062, 1158])
 def test_clients_vanish_and_others_find_their_tasks(seed: int) -> None:
     stage = leave(seed)
     assert stage.kills
@@ -194,6 +195,163 @@ def test_a_result_that_comes_again_in_the_turn_in_which_its_client_is_back_is_to
     stage.deliver_all()
     stage.settle()
     check(stage)
+
+
+def stage_with_one_of_two_results(*, has_names: bool) -> JournalStage:
+    """The client has the first of two results; the controller was killed before it was written."""
+    stage = JournalStage(1, clients=1, sets=1, has_names=has_names)
+    (client,), (engines,) = stage.clients, stage.sets
+    engines.ranks = 1
+    stage.deliver_all()
+    client.submit(b"first")
+    client.submitter._open = client.submitter._by_number[client.tasks[b"first"][0].group]  # it may be closed
+    client.submit(b"second")
+    stage.deliver_all()
+    engines.step()
+    engines.step()
+    stage.deliver_all()
+    assert client.tasks[b"first"][1].heard == [("ok", b"first")]
+    assert not stage.store.contents.ends, "it is recorded a little later"
+    stage.kill()
+    return stage
+
+
+def vanish_and_kill(stage: JournalStage) -> None:
+    """The client goes away, and the controller is killed again."""
+    (client,) = [each for each in stage.clients if each.tasks]
+    stage.now += 1
+    stage.flush()
+    stage.vanish(client)
+    stage._lease_ends()
+    for _ in range(2):
+        stage.now += 1
+        stage.flush()
+    stage.kill()
+
+
+@pytest.mark.parametrize("has_names", [True, False], ids=["named", "unnamed"])
+def test_what_its_client_has_does_not_run_again_without_it(has_names: bool) -> None:
+    """It was back before the engine set, and is gone when the controller is killed once more."""
+    stage = stage_with_one_of_two_results(has_names=has_names)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.connect(client)
+    stage.deliver_all()
+    stage.connect(engines)
+    stage.deliver_all()
+    vanish_and_kill(stage)
+    finder = stage.new_client()
+    stage.connect(engines)
+    finder.follow(bundle(client))
+    stage.settle()
+    assert (stage.runs[b"first"], stage.runs[b"second"]) == (1, 1)
+    assert [each.heard for each in finder.followed] == [[("ok", b"first")], [("ok", b"second")]]
+
+
+def test_what_its_client_has_does_not_run_again_without_it_and_the_engine_set() -> None:
+    stage = stage_with_one_of_two_results(has_names=True)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.connect(client)
+    stage.deliver_all()
+    stage.sets.remove(engines)
+    stage.now += RECOVERY + 1
+    stage.flush()
+    vanish_and_kill(stage)
+    finder = stage.new_client()
+    stage.sets.append(SimulatedSet(stage, 1))
+    stage.connect(stage.sets[0])
+    finder.follow(bundle(client))
+    stage.settle()
+    assert (stage.runs[b"first"], stage.runs[b"second"]) == (1, 1)
+    ((first, text),), second = (each.heard for each in finder.followed)
+    assert first == "ClientError"
+    assert "the controller was killed before it had written it" in text
+    assert second == [("ok", b"second")]
+
+
+@pytest.mark.parametrize("is_back", [True, False], ids=["set-back", "set-lost"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_who_follows_hears_of_what_only_the_client_has_when_the_set_is_back(is_back: bool, when: str) -> None:
+    """The follower is there ``when`` the client has come back, and hears no more than once of each task."""
+    stage = stage_with_one_of_two_results(has_names=True)
+    (client,), (engines,) = stage.clients, stage.sets
+    finder = stage.new_client()
+    if when == "before":
+        finder.follow(bundle(client))
+        stage.deliver_all()
+    stage.connect(client)
+    stage.deliver_all()
+    if when == "after":
+        finder.follow(bundle(client))
+        stage.deliver_all()
+    first = finder.followed[0]
+    assert not first.heard, "the set may have it"
+    if is_back:
+        stage.connect(engines)
+    else:
+        stage.sets.remove(engines)
+        stage.now += RECOVERY + 1
+        stage.flush()
+        stage.sets.append(SimulatedSet(stage, 1))
+        stage.connect(stage.sets[0])
+    stage.settle()
+    assert [kind for kind, _ in first.heard] == ["ok" if is_back else "ClientError"]
+    check(stage)
+
+
+def test_a_follower_is_told_what_comes_again_in_the_turn_in_which_the_client_is_back() -> None:
+    stage = stage_with_one_of_two_results(has_names=True)
+    (client,), (engines,) = stage.clients, stage.sets
+    finder = stage.new_client()
+    finder.follow(bundle(client))
+    stage.deliver_all()
+    stage.connect(engines)
+    stage.connect(client)
+    stage.deliver_all()
+    stage.settle()
+    assert [each.heard for each in finder.followed] == [[("ok", b"first")], [("ok", b"second")]]
+    check(stage)
+
+
+def test_tasks_that_depend_on_what_only_the_client_has_run() -> None:
+    """The set has said that it has the first task, and tells its result after another one was submitted."""
+    stage = stage_with_one_of_two_results(has_names=False)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.connect(engines)
+    for _ in range(2):  # Register, TasksHeld
+        stage._from_set(engines, *engines.out.popleft())
+    stage.connect(client)
+    client.submit(b"third", [client.tasks[b"first"][0]])
+    client.turn()
+    while client.out:
+        stage._from_client(client, *client.out.popleft())
+    stage.flush()
+    stage.settle()
+    assert client.tasks[b"third"][1].heard == [("ok", b"third")]
+    check(stage)
+
+
+def test_a_large_result_that_its_client_has_had_is_not_computed_again_without_it() -> None:
+    """It is in no journal; its group has another task, so that its client has not said that it has all results."""
+    stage = JournalStage(1, clients=1, sets=1)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+    client.submit(b"large")
+    client.submitter._open = client.submitter._by_number[client.tasks[b"large"][0].group]  # it may be closed
+    client.submit(b"second")
+    stage.deliver_all()
+    serial = next(iter(engines.waiting))[0]
+    engines.waiting.pop((serial, 0))
+    stage.runs[b"large"] += 1
+    stage.journal.farm.result(engines.key, m.LargeTaskResult(serial, 0, 0, 0.1, [1 << 20]), (), 5)
+    stage.flush()
+    stage.journal.farm.result_passed_on(engines.key, 5, True)
+    stage.flush()
+    vanish_and_kill(stage)
+    stage.connect(engines)
+    stage.settle()
+    for _ in range(300):
+        stage.turn()
+    assert (stage.runs[b"large"], stage.runs[b"second"]) == (1, 1)
 
 
 def test_a_task_that_was_refused_and_is_in_the_journal_nevertheless_does_not_run(

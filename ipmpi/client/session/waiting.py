@@ -14,7 +14,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import ClientError
 from .given import waiting_time
@@ -48,6 +49,7 @@ def _forked() -> None:
     global _forks
     _forks += 1
     _here.is_clients = False  # if a callback forks, its thread becomes the child's main thread
+    SessionFuture.brief = threading.RLock()  # another thread of the parent may have held it
 
 
 if hasattr(os, "register_at_fork"):
@@ -81,11 +83,15 @@ def check_waiting() -> None:
 
 
 class _Waiters(list[Any]):
-    """The list to which ``concurrent.futures.wait`` and ``as_completed`` add themselves."""
+    """The list to which ``concurrent.futures.wait`` and ``as_completed`` add themselves.
 
-    def __init__(self) -> None:
+    Args:
+        born: see :func:`check_process`.
+    """
+
+    def __init__(self, born: int) -> None:
         super().__init__()
-        self.born = _forks
+        self.born = born
 
     def append(self, waiter: Any) -> None:
         check_process(self.born)
@@ -93,27 +99,83 @@ class _Waiters(list[Any]):
         super().append(waiter)
 
 
+_CANCELLED: Final = (CANCELLED, CANCELLED_AND_NOTIFIED)
+_DONE: Final = (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
+
+
 class SessionFuture(concurrent.futures.Future[Any]):
     """A future that is completed by a client's own thread.
+
+    Of many thousands, nearly all are done before somebody waits for them. So what it takes to wait, a condition
+    and lists of who is to be told, is made for the first who does. The attributes of this class are those of a
+    future that was just made.
 
     Args:
         sent: the message that asked for the result, if it may have to be sent again.
 
     Raises:
         ClientError: from methods that wait, in a done-callback and in a forked process: the wait would never end.
+
+    Attributes:
+        brief: held, never for longer than a few instructions, where the state of a future and whether somebody
+            waits are looked at together. Signal handlers and finalizers may use futures, so it can be taken again.
     """
 
+    brief = threading.RLock()
+    _waited: threading.Condition | None = None
+    _state = PENDING
+    _result = None
+    _exception = None
+
     def __init__(self, sent: object = None) -> None:
-        super().__init__()
+        # Not that of the base class, which makes all that is not needed yet.
         self.sent = sent
         self._born = _forks
-        self._waiters = _Waiters()
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        """What the base class holds while it looks at all other attributes."""
+        if self._waited is None:
+            made, waiters = threading.Condition(), _Waiters(self._born)
+            callbacks: list[Callable[[concurrent.futures.Future[Any]], object]] = []
+            with self.brief:
+                if self._waited is None:
+                    self._waiters, self._done_callbacks = waiters, callbacks
+                    self._waited = made
+        assert self._waited is not None
+        return self._waited
 
     def check(self) -> None:
         """Raise ClientError if it is not done and this thread must not wait for it."""
-        if not self.done():
+        if self._state not in _DONE:
             check_process(self._born)
             check_waiting()
+
+    def done(self) -> bool:
+        """See :class:`concurrent.futures.Future`."""
+        return self._state in _DONE
+
+    def cancelled(self) -> bool:
+        """See :class:`concurrent.futures.Future`."""
+        return self._state in _CANCELLED
+
+    def set_result(self, result: Any) -> None:
+        """See :class:`concurrent.futures.Future`."""
+        with self.brief:
+            if self._waited is None and self._state == PENDING:
+                self._result = result
+                self._state = FINISHED
+                return
+        super().set_result(result)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """See :class:`concurrent.futures.Future`."""
+        with self.brief:
+            if self._waited is None and self._state == PENDING:
+                self._exception = exception
+                self._state = FINISHED
+                return
+        super().set_exception(exception)
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Any]], object]) -> None:
         """See :class:`concurrent.futures.Future`. Any exception of ``fn`` is logged."""
@@ -128,6 +190,8 @@ class SessionFuture(concurrent.futures.Future[Any]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """See :class:`concurrent.futures.Future`."""
         timeout = waiting_time(timeout)
+        if self._state == FINISHED:
+            return self._exception
         self.check()
         return super().exception(timeout)
 

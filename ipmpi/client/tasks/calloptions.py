@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ..session import given
-from .terms import TaskSettings
+from .terms import TaskSettings, settings_for
 
 OPTIONS: Final = frozenset(
     {"priority", "timeout", "expected", "retries", "depend", "ranks", "same_node", "name", "detach"}
@@ -44,4 +44,4 @@ def checked_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def settings_of(options: dict[str, Any]) -> TaskSettings:
     """Return those of the options that are settings."""
-    return TaskSettings(**{name: value for name, value in options.items() if name != "depend"})
+    return settings_for(**{name: value for name, value in options.items() if name != "depend"})

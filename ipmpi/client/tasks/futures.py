@@ -39,20 +39,22 @@ class TaskFuture(TimedFuture, Generic[T]):
         keep: called with the pickled result of a successful task, in the session's thread; None for nothing.
     """
 
+    # What most have until their task ends is no attribute of each: programs have a hundred thousand of them.
+    engine: int | None = None
+    ref: TaskRef | None = None
+    keep: Callable[[Payload], object] | None = None
+    _call: tuple[Any, ...] | None = None
+    _withdrawn = _is_cancelling = False
+    # The session's thread stores the pickled result; the first thread that asks for it unpickles it.
+    _unopened: Payload | None = None
+    _failed = False
+    _value: Any = None
+    _error: BaseException | None = None
+
     def __init__(self, submitter: TaskSubmitter, label: str) -> None:
         super().__init__(CallTimes())
         self._submitter = submitter
         self.label = label
-        self.engine: int | None = None
-        self.ref: TaskRef | None = None
-        self._call: tuple[Any, ...] | None = None
-        self.keep: Callable[[Payload], object] | None = None
-        self._withdrawn = self._is_cancelling = False
-        # The session's thread stores the pickled result; the first thread that asks for it unpickles it.
-        self._unopened: Payload | None = None
-        self._failed = False
-        self._value: Any = None
-        self._error: BaseException | None = None
 
     __reduce_ex__ = stays_here(
         "its result comes to this process. Give it to submit() as an argument by itself, where it stands for its "
@@ -269,7 +271,7 @@ class TaskFuture(TimedFuture, Generic[T]):
                 value = value_of(payload, opener, self.engine)
             except Exception as unreadable:  # for instance a class that cannot be imported here
                 error = unreadable
-        with self._condition:
+        with self.brief:
             if self._unopened is not None:  # another thread may have been faster: all get the same object
                 self._value, self._error = value, error
                 self._unopened = None

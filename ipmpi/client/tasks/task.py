@@ -28,7 +28,7 @@ from .taskrecords import Attempt, TaskRecord
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, Condition, MapTask, StringTask
 from .taskview import TaskView, check_meaning
-from .terms import TaskSettings
+from .terms import TaskSettings, settings_for
 
 __all__ = ["BaseTask", "MapTask", "StringTask", "TaskClient", "TaskResult"]
 
@@ -324,8 +324,8 @@ class TaskClient(FarmInterfaces):
                 Or, with ``cache``, nothing tells whether two such calls are equal; the message names the argument.
             IndexError: ``after`` or ``follow`` is a task id that does not exist.
         """
-        settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node, name=name, detach=detach)
-        check_meaning(f, len(args), settings, depend=depend, after=after, follow=follow, cache=cache or None)
+        settings = settings_for(retries, priority, timeout, expected, ranks, same_node, name, detach)
+        check_meaning(f, len(args), settings, depend, after, follow, bool(cache))
         return self.call(f, args, kwargs, settings, depend, after, follow, bool(cache))
 
     def options(self, **options: Any) -> TaskView:

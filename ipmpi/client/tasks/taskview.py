@@ -17,7 +17,7 @@ from .mapresults import MapResults
 from .submission import Tasks
 from .taskmap import columns_of
 from .tasktypes import Condition
-from .terms import TaskSettings
+from .terms import USUAL, TaskSettings
 
 PARENTS = frozenset({"after", "follow"})
 """Options that refer to other tasks."""
@@ -137,15 +137,29 @@ class TaskView:
         return self.imap(func, *columns_of(sequences)).collect(progress, return_exceptions)
 
 
-def check_meaning(function: Callable[..., Any], positional: int, settings: TaskSettings, **others: object) -> None:
+def check_meaning(
+    function: Callable[..., Any],
+    positional: int,
+    settings: TaskSettings,
+    depend: Condition | None,
+    after: Tasks | None,
+    follow: TaskFuture | int | None,
+    cache: bool,
+) -> None:
     """Raise TypeError if an option might have been meant for the function.
 
     Args:
         function: the function to call.
         positional: how many positional arguments it gets, not counting the communicator of a gang task.
         settings: some of the options.
-        **others: the other options, None if not given.
+        depend: another option, None if not given, and so are the two that follow.
+        after: see there.
+        follow: see there.
+        cache: another one, False if not given.
     """
+    if settings is USUAL and depend is None and after is None and follow is None and not cache:
+        return
+    others = {"depend": depend, "after": after, "follow": follow, "cache": cache or None}
     given = [*settings.given(), *(name for name, value in others.items() if value is not None)]
     if not given:
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ... import limits
 from ...errors import ClientError
@@ -47,14 +47,14 @@ class TaskSettings(NamedTuple):
 
     def given(self) -> list[str]:
         """Return the names of those that differ from the default."""
-        if self._is_usual():
+        if self is USUAL:
             return []
-        checked = zip(self._fields, self.checked(), _USUAL, strict=True)
+        checked = zip(self._fields, self.checked(), USUAL, strict=True)
         return [name for name, value, usual in checked if value != usual]
 
     def checked(self) -> TaskSettings:
         """Return them as plain Python numbers; raises TypeError or ValueError if one is wrong."""
-        if self._is_usual():
+        if self is USUAL:
             return self  # a task is checked several times on its way
         most = limits.TASK_NUMBER
         return TaskSettings(
@@ -70,13 +70,31 @@ class TaskSettings(NamedTuple):
             None if self.detach is None else bool(self.detach),
         )
 
-    def _is_usual(self) -> bool:
-        if not (type(self.retries) is type(self.ranks) is type(self.priority) is int):
-            return False
-        return self.timeout is None and self.expected is None and self == _USUAL
+
+USUAL: Final = TaskSettings()
+"""The options of a task of which none was given. Most are such tasks, and known by this object."""
 
 
-_USUAL = TaskSettings()
+def settings_for(
+    retries: int = 0,
+    priority: int = 0,
+    timeout: float | None = None,
+    expected: float | None = None,
+    ranks: int = 1,
+    same_node: bool = False,
+    name: str = "",
+    detach: bool | None = None,
+) -> TaskSettings:
+    """Return the options of a call, not yet checked; :data:`USUAL` if they are the usual ones."""
+    if (
+        timeout is expected is detach is None
+        and same_node is False
+        and type(name) is str
+        and type(retries) is type(priority) is type(ranks) is int
+        and (retries, priority, ranks, name) == (0, 0, 1, "")
+    ):
+        return USUAL
+    return TaskSettings(retries, priority, timeout, expected, ranks, same_node, name=name, detach=detach)
 
 
 def name_of_tasks(name: object) -> str:

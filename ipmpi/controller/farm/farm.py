@@ -76,7 +76,9 @@ class Farm:
         self.departures = Departures(
             self._table, self._sets, self._waiting, self.functions, self.aborts, large, self._forget
         )
-        self.recovery = FarmRecovery(self._table, self._sets, self.functions, self.arguments, self._ready)
+        self.recovery = FarmRecovery(
+            self._table, self._sets, self.functions, self.arguments, self._ready, self._taken
+        )
         self.reservations = Reservations(registry, self._sets, self._table)
         self.reserve, self.release = self.reservations.reserve, self.reservations.release
         self.limit_to = self._table.limit_to
@@ -421,6 +423,10 @@ class Farm:
         if not set_state.given[group.serial]:
             del set_state.given[group.serial]
         self._sets.update(set_state)
+
+    def _taken(self, set_state: SetState, group: TaskGroup, index: int) -> None:
+        self._answered(set_state, group, 1)
+        self.aborts.settle(group, index, False)
 
     # --- effects -----------------------------------------------------------------------------------------------
 

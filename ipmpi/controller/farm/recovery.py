@@ -13,7 +13,7 @@ from ...protocol.frames import Buffer, split
 from .arguments import ArgumentMemory, Arguments
 from .functions import Functions
 from .groups import DROPPED, FAILED, SUCCEEDED, UNDONE, WAITING, EndedGroup, TaskGroup, Tries
-from .sets import SetStates
+from .sets import SetState, SetStates
 from .tasktable import TaskTable
 
 Ends = m.TasksDone | m.TaskDone | m.TasksUndone
@@ -35,6 +35,7 @@ class FarmRecovery:
 
     Args:
         queue: called with each group that is to be run, when it is not withheld any longer.
+        taken: called with each task that has ended although a set has not said so yet.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class FarmRecovery:
         functions: Functions,
         arguments: ArgumentMemory,
         queue: Callable[[TaskGroup], None],
+        taken: Callable[[SetState, TaskGroup, int], None],
     ) -> None:
         self._table = table
         self._sets = places
         self._functions = functions
         self._arguments = arguments
         self._queue = queue
+        self._taken = taken
         self.on_used: Callable[[TaskGroup], object] = lambda group: None
         """Called with groups of which tasks have used retries, or were rejected by an engine."""
         self._restored: set[int] = set()
@@ -148,6 +151,12 @@ class FarmRecovery:
         engines = [self._sets.incarnations[number] for number in numbers if number in self._sets.incarnations]
         return [(engine.key, engine.rank) for engine in engines]
 
+    def engine_id(self, key: int, rank: int) -> int:
+        """Return the id of an engine, which may be lost; -1 if it is not known."""
+        set_state = self._sets.by_key.get(key)
+        engine = set_state.former.get(rank) if set_state is not None else None
+        return -1 if engine is None else engine.id
+
     # --- withholding -----------------------------------------------------------------------------------------
 
     def ready(self, group: TaskGroup) -> None:
@@ -196,17 +205,26 @@ class FarmRecovery:
 
     # --- from clients ----------------------------------------------------------------------------------------
 
-    def has_result(self, client: int, number: int, left_out: Collection[int]) -> None:
-        """A client has the results of all tasks of a group except these: large ones, which no journal keeps."""
-        group = self._table.of_client(client, number)
-        if group is not None:
-            known = [i for i in range(group.count) if i not in left_out]
-            self._table.client_has(group, known)
+    def has_result(self, client: int, number: int, left_out: Collection[int]) -> list[tuple[int, int]]:
+        """A client has the results of all tasks of a group except these.
 
-    def has_ended(self, client: int, number: int, index: int) -> bool:
-        """Return whether a task of a group has ended."""
+        Returns:
+            Those that had not ended here: their indices, and the key of the set that has each, or 0.
+        """
         group = self._table.of_client(client, number)
-        return group is None or not 0 <= index < group.count or group.states[index] > WAITING
+        if group is None:
+            return []
+        found = self._table.client_has(group, [i for i in range(group.count) if i not in left_out])
+        for index, key in found:
+            if key:
+                self._taken(self._sets.by_key[key], group, index)
+        return found
+
+    def ended_of(self, client: int, number: int, wanted: Collection[int] | None) -> list[int]:
+        """Return which of these tasks of a restored group (None: of all) do not wait."""
+        group, record = self._table.of_client(client, number), self.record(client, number)
+        found = range(len(record.states)) if record is not None and wanted is None else sorted(wanted or ())
+        return [i for i in found if group is None or not i < group.count or group.states[i] > WAITING]
 
     def ended(self, client: int, number: int, tasks: int) -> set[int]:
         """Return which of the ``tasks`` tasks of a group have ended for their client."""

@@ -164,18 +164,26 @@ class TaskTable:
         states = bytearray(known if known > DROPPED else UNDONE for known in group.states)
         return EndedGroup(group.options.label, states, group.where)
 
-    def client_has(self, group: TaskGroup, indices: Iterable[int]) -> None:
-        """The client has the results of these tasks already."""
+    def client_has(self, group: TaskGroup, indices: Iterable[int]) -> list[tuple[int, int]]:
+        """The client has the results of these tasks already, whatever becomes of them at sets that have them.
+
+        Returns:
+            Those that had not ended: their indices, and the key of the set that had each, or 0.
+        """
+        found: list[tuple[int, int]] = []
         fewer = 0
         for index in indices:
             state = group.states[index]
             if state == WAITING:
+                found.append((index, 0))
                 group.end(index, index + 1, SUCCEEDED, 0)
                 self.scheduled -= 1
                 fewer += 1
             elif GIVEN <= state <= INTERRUPTED:
-                group.states[index] = DROPPED
+                found.append((index, group.where[index]))
+                group.end(index, index + 1, SUCCEEDED, 0)
                 self.pending -= 1
+                fewer += 1
             else:
                 continue
             self.n_succeeded += 1
@@ -183,6 +191,7 @@ class TaskTable:
                 self._parent_succeeded(group.children.pop(index), (group.id, index), 0)
         if fewer:
             self._fewer(group, fewer)
+        return found
 
     def withdraw(self, client: int, number: int) -> None:
         """Take out a group of which no set has a task, as if it had been refused."""
