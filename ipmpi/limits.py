@@ -47,6 +47,31 @@ ACK_DELAY: Final = 0.2
 UNACKNOWLEDGED: Final = 32 * MIB
 """Bytes that may be sent without being acknowledged: four full streams. Who lets this pile up gets no more."""
 
+LANE_BODY: Final = 4 * MIB
+"""Bodies from this size go by a bulk lane, if their ends are on two machines: below, the controller's share of the
+work is as small as that of making a lane."""
+
+LANE_UNACKNOWLEDGED: Final = 16 * MIB
+"""What UNACKNOWLEDGED is on a lane. If a lane is cut, about as much goes through the controller's memory."""
+
+LANE_BODIES: Final = 256
+"""Bodies that are under way on one lane, in one direction."""
+
+LANES: Final = 64
+"""Bulk lanes of a controller, those that are being made included; each needs eight descriptors."""
+
+LANES_OF_CLIENT: Final = 8
+"""Lanes of one client, each to another engine set."""
+
+LANE_MADE: Final = 10.0
+"""Seconds in which a lane has to be made; tickets are good for that long."""
+
+LANE_AGAIN: Final = 10.0
+"""Seconds until a lane is tried again that could not be made, or was cut; twice as many each time."""
+
+LANE_AGAIN_LONGEST: Final = 600.0
+"""The longest of these pauses."""
+
 READ_PAUSE: Final = 4 * MIB
 """Nothing more is read from a peer of the controller for which so much waits, until it has read some of that."""
 

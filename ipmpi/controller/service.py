@@ -40,6 +40,7 @@ from .inquiries import Inquiries
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
 from .journalstore import Store
+from .lanes import BulkLanes
 from .lossnotices import Losses
 from .namedtasks import USUAL, Keep
 from .nojournal import NoJournal
@@ -110,9 +111,10 @@ class ControllerService:
         self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
         self.interruptions = Interruptions(loop, self.router, self._send)
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
+        self.lanes = BulkLanes(loop, by_key, self._send, self._interfaces, self._log)
         kept = self.journal.named.large_kept
         self._forwarding = Forwarding(
-            by_key, self.transfers, self.stalled, self.router, self._forwarded, kept, self._log
+            by_key, self.transfers, self.stalled, self.router, self._forwarded, kept, self.lanes.began, self._log
         )
         self._restarts = SetRestarts(self.router, self.farm, self.deadlines, self._log, self._engines_ended)
         self.fates = SetFates(self.router, self.losses, self._restarts, self._announce)
@@ -172,6 +174,8 @@ class ControllerService:
         if isinstance(message, m.Goodbye):
             session.farewell = message.reason or "it gave no reason"
             session.fault = message.fault
+        elif self.lanes.heard(session, event):
+            pass
         elif self.comeback.takes(session, event):
             self._loop.call_at_turn_end(self._flush, self._not_flushed)
         elif session.role == "engine":
@@ -368,7 +372,8 @@ class ControllerService:
             lost = (lambda: self.router.client_lost(key, heard), partial(self._watches.client_lost, key))
             self._do_all(lambda: self.journal.client_lost(key, orderly), *lost)
         self._do_all(lambda: self.entry.left(key), lambda: self.comeback.ended(session))
-        self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
+        self._do_all(lambda: self.transfers.endpoint_lost(session), lambda: self.lanes.session_ended(key))
+        self._do_all(self._stop_if_alone)
 
     def _do_all(self, *steps: Callable[[], object]) -> None:
         """Make all these calls, even if one fails, so that all resources are freed."""
@@ -390,6 +395,7 @@ class ControllerService:
         for source, stream in self.farm.large.to_client(session.key):
             self._forwarding.give_up(source, stream)
         self.transfers.endpoint_lost(session)
+        self.lanes.session_ended(session.key)
         if session.role != "engine":
             self.history.began(session)
             self.farm.limit_to(session.key, session.only)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from .connection import Connection
 from .frames import Buffer
-from .streams import BodyFile
+from .streams import BodyFile, LanePart
 
 
 class SinkStream(Protocol):
@@ -51,8 +51,8 @@ class Relay:
             self.source.grant(self.stream, credit - self._granted)
             self._granted = credit
 
-    def receive(self, data: Buffer | BodyFile) -> None:
-        """Pass on a piece, or a file."""
+    def receive(self, data: Buffer | BodyFile | LanePart) -> None:
+        """Pass on a piece, a file, or what stands for bytes that go by a lane."""
         for connection, stream in self.sinks:
             connection.feed(stream, data)
         self.update_credit()
