@@ -70,14 +70,13 @@ def test_a_rank_that_is_idle_frees_those_that_wait(
     world_works(mec)
     mec.on_failure = "wait"
     mec.execute("mpi.COMM_WORLD.Recv(bytearray(8), source=(id + 1) % 3)", block=False)
+
+    def free_those_that_wait() -> None:
+        while not mec.free().by:  # none of them has come to its call yet
+            pass
+
     with pytest.raises(ClientError, match="engines 0-2 cannot be freed: only an engine that is idle can revoke"):
-        free_those_that_wait(mec)
-
-
-def free_those_that_wait(mec: MultiEngineClient) -> None:
-    """Free engines as soon as one of them has come to its call."""
-    while not mec.free().by:
-        pass
+        free_those_that_wait()
 
 
 @pytest.mark.mpich
