@@ -129,6 +129,9 @@ class ControllerService:
 
     def _from_sets(self) -> dict[type[m.Message], Callable[[int, Any], object]]:
         return {
+            m.JobEnds: self._job_ends,
+            m.WantTasks: lambda key, message: self.farm.want_tasks(key, message.window),
+            m.PropertiesChanged: lambda key, message: self.farm.properties_changed(key, message.ranks),
             m.Output: self.router.output,
             **self.router.debuggers.reports,
             m.Findings: self.inquiries.found,
@@ -197,8 +200,6 @@ class ControllerService:
                 self._register(session, event.message)
             elif isinstance(event.message, m.RanksLost):
                 self._ranks_lost(session, event.message)
-            elif isinstance(event.message, m.JobEnds):
-                self._job_ends(session.key, event.message)
             else:
                 self._answer(session.key, event)
         except RemoteProtocolError as error:
@@ -243,10 +244,6 @@ class ControllerService:
             self.router.result(key, message, event.body, event.stream)
         elif isinstance(message, m.LargeTaskResult):
             farm.result(key, message, event.body, event.stream)
-        elif isinstance(message, m.WantTasks):
-            farm.want_tasks(key, message.window)
-        elif isinstance(message, m.PropertiesChanged):
-            farm.properties_changed(key, message.ranks)
         else:
             self._reports[type(message)](key, message)
 
