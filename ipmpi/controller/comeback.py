@@ -1,6 +1,6 @@
 """After a restart: commands wait until all engine sets are back and have said what their ranks were given.
 
-Messages about tasks pass at once. All others of clients wait here, in the order in which they came, and so do
+Most messages about tasks pass at once. All others of clients wait here, in the order in which they came, and so do
 answers of ranks. It is over when all sets of the journal are back, and the clients whose commands were begun; or
 after :data:`~ipmpi.controller.taskjournal.RECOVERY` seconds. A client that comes back later can still go on
 with commands that no rank was given.
@@ -23,11 +23,10 @@ from .interfaces import Interface
 from .sessions import PeerSession
 
 _TASKS: Final = (
-    m.SubmitTasks, m.TasksFetched, m.TasksOpen, m.AbortTasks, m.DefineFunction, m.ForgetFunctions, m.TaskStatus,
-    m.Recheck, m.BodyAgain, m.TaskOrigin, m.TaskHistory, m.ResumeTasks, m.FollowTasks, m.ForgetTasks,
-    m.CommandOrigin,
+    m.SubmitTasks, m.TasksFetched, m.TasksOpen, m.DefineFunction, m.ForgetFunctions, m.TaskStatus, m.Recheck,
+    m.BodyAgain, m.TaskOrigin, m.TaskHistory, m.ResumeTasks, m.FollowTasks, m.ForgetTasks, m.CommandOrigin,
 )  # fmt: skip
-"""What clients say about tasks, and who they are."""
+"""What clients say about tasks, and who they are. Not AbortTasks: a set that is not back may run these tasks."""
 
 _ABOUT_COMMANDS: Final = (m.Result, m.Output, m.DebuggerSaid, m.AnswerStuck)
 """What sets say about commands that their ranks were given."""

@@ -386,7 +386,10 @@ class ControllerService:
 
     def _begun(self, session: PeerSession) -> None:
         self.journal.began(session)
-        self.transfers.endpoint_lost(session)  # of a connection before, if the session is from a journal
+        # Of a connection before, if the session is from a journal: what its client has not got runs again.
+        for source, stream in self.farm.large.to_client(session.key):
+            self._forwarding.give_up(source, stream)
+        self.transfers.endpoint_lost(session)
         if session.role != "engine":
             self.history.began(session)
             self.farm.limit_to(session.key, session.only)

@@ -390,13 +390,12 @@ class TaskJournal(NoJournal):
     def _write_submissions(self) -> None:
         if not self._submitted or self._commit():
             return
-        error = self._error
         for kept, _ in reversed(list(self._submitted.values())):
             state = self._clients.get(kept.client)
             if state is not None and state.groups.pop(kept.number, None) is not None:
                 self.farm.recovery.withdraw(kept.client, kept.number)
                 self.named.withdrawn(kept.client, kept.number)
-                self._out.append(Send(kept.client, refusal(kept.number, error)))
+                self._out.append(Send(kept.client, refusal(kept.number, self._error)))
                 self._drop(kept)
 
     def _accept(self) -> None:
@@ -412,6 +411,8 @@ class TaskJournal(NoJournal):
         """Note the ends of tasks; return those that must be written before they are told."""
         must: list[Effect] = []
         for effect in effects:
+            if isinstance(effect, Send) and isinstance(effect.message, m.Reply) and (must or self._unsaid):
+                must.append(effect)  # it says which tasks are cancelled
             if not isinstance(effect, Send) or not isinstance(effect.message, Ends):
                 continue
             client, message = self._clients.get(effect.to), effect.message
@@ -427,8 +428,7 @@ class TaskJournal(NoJournal):
     def _commit(self) -> bool:
         """Write all that waits; return False, and keep it, if that is impossible now."""
         changes = self._changes + [row for rows in self._ends.values() for row in rows]
-        changes += self._functions.unwritten()
-        changes += [row for _, row in self._submitted.values()]
+        changes += [*self._functions.unwritten(), *(row for _, row in self._submitted.values())]
         try:
             if changes:
                 self._store.commit(changes)

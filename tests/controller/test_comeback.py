@@ -449,6 +449,16 @@ def test_what_clients_say_of_tasks_is_not_held_back() -> None:
     assert controller.passed == about_tasks
 
 
+def test_tasks_are_not_aborted_before_sets_have_said_what_they_run() -> None:
+    """A task that runs on a set which is not back would be told to be cancelled, and to have never run."""
+    controller = Controller()
+    cancel = m.AbortTasks(1, 2, b"", "cancel")
+    controller.hears(CLIENT, cancel, "tc")
+    assert controller.passed == []
+    controller.comeback.due(1e9)
+    assert controller.passed == [cancel]
+
+
 def test_what_is_held_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ipmpi.controller.comeback._MOST_BYTES", 1000)
     controller = Controller()

@@ -232,6 +232,38 @@ def test_a_failure_that_is_not_written_is_told_again_by_its_set(stage: JournalSt
     assert stage.runs[b"fails!"] == 2
 
 
+def test_all_failures_that_sets_tell_again_were_counted(stage: JournalStage) -> None:
+    """Sets that do not know that failures are recorded tell both of them again: they count once each."""
+    alice, _ = stage.clients
+    ending = submit(stage, alice, b"fails!", retries=2)
+    for number in (1, 2):
+        stage.now += 0.01  # each run takes another time, which tells failures apart
+        (its,) = [each for each in stage.sets if each.waiting]
+        its.step()
+        its.step()
+        while its.out:
+            stage._from_set(its, *its.out.popleft())
+        stage.flush()
+        assert stage.runs[b"fails!"] == number
+        if number == 1:  # it is given to the other set
+            stage.farm._sets.by_key[its.key].window = 0
+            stage.farm._sets.update(stage.farm._sets.by_key[its.key])
+        for each in stage.sets:
+            inbox, kept = list(each.inbox), each.inbox
+            kept.clear()
+            kept.extend(packet for packet in inbox if not isinstance(packet[0], m.ResultsRecorded))
+            while kept:
+                each.hear(*kept.popleft())
+    killed(stage, *stage.sets, alice)
+    write(stage)
+    run(stage)
+    run(stage)
+    assert stage.runs[b"fails!"] == 3
+    write(stage)
+    stage.deliver_all()
+    assert ending.heard == [("failed", b"fails!")]
+
+
 def reject(stage: JournalStage, *, why: str = "the node is too small") -> int:
     """The set that has the task rejects it, on its first rank; return which set this is."""
     for number, each in enumerate(stage.sets):

@@ -57,7 +57,7 @@ def check(stage: JournalStage) -> None:
                 assert kind == ("failed" if name.endswith(b"!") else "ok")
                 assert stage.runs[name] == 1, f"{name!r} ran {stage.runs[name]} times"
             else:
-                assert kind in ("DependencyError", "JournalFull"), (name, kind, text)
+                assert kind in ("DependencyError", "JournalFull", "TaskAborted"), (name, kind, text)
                 assert stage.runs[name] == 0, f"{name!r} was refused, and ran"
 
 
@@ -89,6 +89,32 @@ def test_tasks_are_refused_while_there_is_no_room_and_others_go_on() -> None:
     client.submit(b"after")
     stage.settle()
     assert client.tasks[b"after"][1].heard == [("ok", b"after")]
+
+
+def test_who_cancels_a_task_is_told_when_that_is_on_the_disk() -> None:
+    """Else the task runs nevertheless, if the controller is killed before there is room."""
+    stage = JournalStage(1, clients=1, sets=0)
+    (client,) = stage.clients
+    client.submit(b"cancelled")
+    stage.deliver_all()
+    answer = client.submitter.abort(client.tasks[b"cancelled"][0].group, [0], "cancel")
+    client.turn()
+    stage.store.is_full = True
+    ((abort, _),) = client.out
+    client.out.clear()
+    stage.journal.named.abort(client.key, abort)
+    stage.deliver_all()
+    stage.flush()
+    assert not client.inbox
+    stage.store.is_full = False
+    stage.now += 2.0
+    stage.flush()
+    stage.deliver_all()
+    assert answer.result(0) == [0]
+    stage.kill()
+    stage.connect(client)
+    stage.deliver_all()
+    check(stage)
 
 
 def leave(seed: int) -> JournalStage:

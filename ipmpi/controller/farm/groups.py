@@ -26,6 +26,9 @@ SUCCEEDED: Final = 5
 FAILED: Final = 6
 UNDONE: Final = 7
 
+MARKS: Final = 8
+"""Failures of a task before its last one whose marks are kept: their sets may not know that they are recorded."""
+
 NUMBERS: Final = packed.pack(range(limits.TASKS_PER_MESSAGE))
 """The packed numbers from 0 on; those of a range are a slice of it."""
 
@@ -67,10 +70,20 @@ class EndedGroup(NamedTuple):
 
 
 class Tries(NamedTuple):
-    """How many of its retries a task has used, and the mark of its last failure."""
+    """How many of its retries a task has used, and the mark of its last failure; then those of failures before."""
 
     used: int
     mark: int
+    before: tuple[int, ...] = ()
+
+    def again(self, mark: int) -> Tries:
+        """Return what there is after one more failure."""
+        return Tries(self.used + 1, mark, (*self.before, self.mark)[-MARKS:])
+
+    @property
+    def marks(self) -> set[int]:
+        """Those of all failures that are remembered."""
+        return {self.mark, *self.before}
 
 
 class EndingEngine(NamedTuple):
@@ -174,7 +187,7 @@ class TaskGroup:
         self.follow = 0
         # Rarely used, by index: retries used, engines lost, numbers of engines that rejected it.
         self.tries: dict[int, Tries] | None = None
-        self.repeats: dict[int, int] | None = None
+        self.repeats: dict[int, set[int]] | None = None
         self.strikes: dict[int, int] | None = None
         self.endings: dict[int, list[EndingEngine]] | None = None
         self.rejected: dict[int, set[int]] | None = None
@@ -260,16 +273,16 @@ class TaskGroup:
     def retry(self, index: int, mark: int) -> None:
         """A task has failed, and runs again."""
         is_repeat = self._is_repeat(index, mark)
-        if self.repeats:
-            self.repeats.pop(index, None)
-        if not is_repeat:
+        if is_repeat and self.repeats is not None:
+            self.repeats[index].discard(mark)
+        else:
             self.tries = self.tries or {}
             known = self.tries.get(index)
-            self.tries[index] = Tries(known.used + 1 if known is not None else 1, mark)
+            self.tries[index] = known.again(mark) if known is not None else Tries(1, mark)
 
     def _is_repeat(self, index: int, mark: int) -> bool:
         """Whether a failure was counted before the controller was started again, which its set was not told."""
-        return self.repeats is not None and self.repeats.get(index) == mark
+        return self.repeats is not None and mark in self.repeats.get(index, ())
 
     def held_by(self, key: int) -> list[int]:
         """Return the tasks that a set has."""

@@ -100,6 +100,14 @@ class LargeResults:
         else:
             self._returned(key, m.TasksReturned(serial, packed.pack([index]), rank, "taken"))
 
+    def to_client(self, client: int) -> list[tuple[int, int]]:
+        """Return set and stream of the results that are on their way to a client."""
+        groups = self._table.groups
+        return [
+            name for name, coming in self._coming.items()
+            if (group := groups.get(coming.group)) is not None and group.client == client
+        ]  # fmt: skip
+
     def client_gone(self, client: int, kept: Collection[int]) -> None:
         """A client is gone whose tasks go on: run those again whose results were on their way only to it.
 

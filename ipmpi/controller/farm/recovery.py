@@ -134,7 +134,7 @@ class FarmRecovery:
         group = self._table.groups.get(serial)
         if group is not None:
             group.tries = tries or None
-            group.repeats = {index: each.mark for index, each in tries.items()}
+            group.repeats = {index: each.marks for index, each in tries.items()}
             group.last_refusal = refusal
         return group is not None
 

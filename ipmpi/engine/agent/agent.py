@@ -189,10 +189,11 @@ class Agent:
 
     def forget_controller(self, had_journal: bool = False, has_journal: bool = False) -> None:
         """The controller was restarted: incomplete bodies from the old one will not be completed."""
+        # First: what is said of these bodies now answers no command, as another controller sends them again.
+        self._book.forget_controller(had_journal, has_journal)
         if self.above is not None:
             self.transfers.endpoint_lost(self.above)
         self._tasks.forget_controller(had_journal, has_journal)
-        self._book.forget_controller(had_journal, has_journal)
         self.debuggers.nobody_is_there()
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:

@@ -103,9 +103,12 @@ class CommandBook:
             known.ranks.remove(message.ranks)
 
     def answered(self, message: m.Result, body: Sequence[Buffer] = (), *, is_kept: bool = True) -> None:
-        """Ranks have answered; an answer that is not kept is large, and on its way."""
+        """Ranks have answered; an answer that is not kept is large, and on its way.
+
+        Ranks that were not given the command, as its body did not arrive, have no answer.
+        """
         known = self._given.get(message.id)
-        if known is None:
+        if known is None or len(known.ranks.common(message.engines)) < len(message.engines):
             return
         known.answered.add(message.engines)
         if is_kept:

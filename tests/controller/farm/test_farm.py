@@ -496,6 +496,19 @@ def test_a_large_result_is_passed_on_as_a_stream(stage: Stage) -> None:
     assert stage.counts() == (0, 1, 2, 0)
 
 
+def test_which_large_results_are_on_their_way_to_whom(stage: Stage) -> None:
+    stage.submit(1)
+    serial = stage.given[SET].pop((1, 0)).serial
+    stage.farm.result(SET, m.LargeTaskResult(serial, 0, 0, 0.1, [BIG]), [], 7)
+    stage.flush()
+    assert stage.farm.large.to_client(ALICE) == [(SET, 7)]
+    assert stage.farm.large.to_client(BOB) == []
+    stage.farm.result_passed_on(SET, 7, False)
+    assert stage.farm.large.to_client(ALICE) == []
+    stage.flush()
+    assert (1, 0) in stage.given[SET], "it runs again"
+
+
 def test_a_large_result_that_is_lost_half_way_is_made_again(stage: Stage) -> None:
     stage.submit(1)
     stage.answer_large(SET, (1, 0), complete=False)

@@ -181,6 +181,33 @@ def test_a_node_whose_agent_ends_without_a_word_is_named(ranks: Set) -> None:
     )
 
 
+class Arriving(Wire):
+    """A link on which bodies are on their way."""
+
+    def is_coming(self, stream: int) -> bool:
+        return stream > 0
+
+    def allow_files(self, stream: int) -> None:
+        pass
+
+    def grant(self, stream: int, size: int) -> None:
+        pass
+
+
+def test_a_body_that_the_kill_of_the_controller_has_cut_off_is_no_answer(ranks: Set) -> None:
+    """The rank was not given the command: another controller gives it again, with the whole body."""
+    ranks.above = Arriving()
+    ranks.agent.above = cast(Any, ranks.above)
+    ranks.agent.forget_controller(False, True)
+    dispatch = m.Dispatch(9, [0], "push", b"op", [10], client=3, number=1, engines=1)
+    ranks.agent.from_above(MessageReceived(dispatch, [], 4))
+    ranks.agent.forget_controller(True, True)
+    ranks.above.sent.clear()
+    ranks.agent.register()
+    told = [message for message in ranks.above.sent if isinstance(message, m.CommandsHeld | m.Result)]
+    assert told == [m.CommandsHeld(9, 3, 1, "push", 1), m.CommandsHeld(is_last=True)]
+
+
 # --- the end of the job ----------------------------------------------------------------------------------------
 
 
