@@ -237,7 +237,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--rounds", type=_count, default=5, metavar="K", help="rounds at most (5)")
     p.add_argument(
-        "--minutes", type=float, default=5.0, metavar="M", help="begin no round that would end after these (5)"
+        "--minutes", type=float, default=5.5, metavar="M", help="begin no round that would end after these (5.5)"
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything to this file")
     p.add_argument("--rst", type=Path, metavar="FILE", help="write tables for the documentation to this file")

@@ -87,8 +87,9 @@ class Comparison:
         return still if len(self._rounds) % 2 else still[::-1]
 
     def rows_for(self, name: str) -> list[str]:
-        """The rows that a system should do: not those that failed before."""
-        return [key for key in self.keys if key not in self.failed.get(name, {})]
+        """The rows that a system should do, not those that failed before; transfers are last, as they may hang."""
+        left = [key for key in reversed(self.keys) if key not in self.failed.get(name, {})]
+        return sorted(left, key=lambda key: BY_KEY[key].kind == "transfer")
 
     def add(self, name: str, turn: Turn) -> None:
         """A system had its turn in the present round."""

@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-n", type=int, default=4, metavar="N", help="engines (4)")
     p.add_argument("--transfer", type=parse_size, default=100_000_000, metavar="SIZE", help="arrays (100MB)")
     p.add_argument("--rounds", type=int, default=3, metavar="K", help="rounds (3)")
-    p.add_argument("--seconds", type=float, default=45.0, metavar="S", help="begin no round after these (45)")
+    p.add_argument("--seconds", type=float, default=30.0, metavar="S", help="begin no round after these (30)")
     p.add_argument("--big", type=parse_size, default=0, metavar="SIZE", help="also push one object of this size")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything to this file")
     return p
