@@ -99,6 +99,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.sessions": (4, "controller"),
     "ipmpi.controller.stalled": (4, "controller"),
     "ipmpi.controller.watches": (4, "controller"),
+    "ipmpi.controller.whereabouts": (4, "controller"),
     "ipmpi.engine.agent": (4, "engine.agent"),
     "ipmpi.engine.rank.largeanswers": (4, "engine.rank"),
     "ipmpi.engine.rank.remotedebugger": (4, "engine.rank"),

@@ -89,7 +89,9 @@ def main(command: str, words: Sequence[str]) -> int:
     asked = job_options(parsed, parsed.name or DEFAULT_NAME)
     n = asked.n or asked.nodes * asked.per_node
     with Signals() as signals, options.claimed(parsed, command, n) as record:
-        launch = options.launch_furl(parsed, record, n, seconds=None if parsed.array else parsed.walltime)
+        launch = options.launch_furl(
+            parsed, record, n, seconds=None if parsed.array else parsed.walltime, asks=True
+        )
         asked = job_options(parsed, record.name)
         # In a job, the controller has the furl of all engines; elsewhere, what lies on nodes is for this launch.
         asked = asked if parsed.in_job else replace(asked, engine_furl_file=launch.file)

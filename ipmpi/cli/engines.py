@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from ipmpi.cli import argtypes, options
 from ipmpi.cli.batch import add_job_options, engines_job
-from ipmpi.cli.local import are_here, engine_options
+from ipmpi.cli.local import are_here, engine_options, nodes
 from ipmpi.cli.monitor import MonitoredController
 from ipmpi.cli.reporter import Reporter
 from ipmpi.cli.supervise import Supervisor
@@ -55,7 +56,10 @@ def main(words: Sequence[str]) -> int:
         )
     with Signals() as signals, _addition(parsed, record) as own, _launch_furl(parsed, own) as path:
         engines = _engines(parsed, own, path)
-        told = MonitoredController(record.furl_files, Path.exists, only_new=True)
+        told = MonitoredController(
+            record.furl_files, Path.exists, only_new=True,
+            tell_nodes=None if parsed.any_node else partial(_begin_launch, parsed, own),
+        )  # fmt: skip
         batch = isinstance(engines, Job)
         if batch:
             _warn_of_loopback(record)
@@ -139,11 +143,8 @@ def _launch_furl(parsed: argparse.Namespace, own: ClusterRecord) -> Iterator[Pat
     """Yield a file with a furl that is worth these engines only."""
     _check_number(own.n)
     path = launch_furl_file(Path(own.furl_files["engine"]), own.run)
-    local = not own.batch and are_here(parsed)
-    name, lasts = f"{own.name}-{own.run}", None if parsed.walltime is None else float(parsed.walltime)
-    with contextlib.closing(connect(own.furl_files["mec"], "mec")) as session:
-        text = begin_launch(session, name, own.n, lasts, local=local)
-    save(path, Furl.parse(text))
+    where = None if own.batch or parsed.any_node else nodes(parsed)
+    save(path, Furl.parse(_begin_launch(parsed, own, where)))
     try:
         yield path
     finally:
@@ -153,7 +154,19 @@ def _launch_furl(parsed: argparse.Namespace, own: ClusterRecord) -> Iterator[Pat
             contextlib.suppress(KernelError, ValueError, OSError),
             contextlib.closing(connect(own.furl_files["mec"], "mec")) as session,
         ):
-            end_launch(session, name)
+            end_launch(session, _launch_name(own))
+
+
+def _launch_name(own: ClusterRecord) -> str:
+    return f"{own.name}-{own.run}"
+
+
+def _begin_launch(parsed: argparse.Namespace, own: ClusterRecord, where: tuple[str, ...] | None) -> str:
+    """Tell the controller of these engines, or later on which nodes their job runs; return their furl."""
+    lasts = None if parsed.walltime is None else float(parsed.walltime)
+    local = not own.batch and are_here(parsed)
+    with contextlib.closing(connect(own.furl_files["mec"], "mec")) as session:
+        return begin_launch(session, _launch_name(own), own.n, lasts, local=local, nodes=where)
 
 
 def _engines(parsed: argparse.Namespace, own: ClusterRecord, furl_file: Path) -> Launch:

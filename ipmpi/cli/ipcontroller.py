@@ -201,7 +201,11 @@ class Controller:
             on_engines=self._tell_engines,
             on_stop=self.loop.stop,
         )
-        self.service.entry.admission.ask = options.admit == "ask"
+        entry = self.service.entry
+        entry.admission.ask = options.admit == "ask"
+        if options.ready_fd is not None:
+            entry.admission.on_waiting = lambda text: self._tell({"waits": text})
+            entry.whereabouts.ask = lambda launch, question: self._tell({"where": [launch, question]})
         self.furl_files: dict[str, Path] = {}
         self.listeners: list[Acceptor] = []
         self._replaced: dict[Path, bytes] = {}
@@ -365,9 +369,12 @@ class Controller:
     def _launch(self, said: dict[str, Any]) -> None:
         """Write the furl file of a launch of ipcluster."""
         path, seconds = Path(said["file"]), None if said["seconds"] is None else float(said["seconds"])
-        name, engines = str(said["name"]), int(said["engines"])
-        local, again = bool(said["local"]), bool(said.get("again"))
-        furl.save(path, self.service.entry.begin_launch(name, engines, seconds, local=local, again=again))
+        name, engines, nodes = str(said["name"]), int(said["engines"]), said.get("nodes")
+        made = self.service.entry.begin_launch(
+            name, engines, seconds, local=bool(said["local"]), again=bool(said.get("again")),
+            nodes=None if nodes is None else list(map(str, nodes)), asks=bool(said.get("asks")),
+        )  # fmt: skip
+        furl.save(path, made)
         log.info("Saving furl for the engines of this launch to file: %s", path)
 
     def _watch_lifeline(self, descriptor: int, stop: Callable[[], None]) -> None:
@@ -394,6 +401,9 @@ class Controller:
                 said = json.loads(line)
                 if "launch" in said:
                     self._launch(said["launch"])
+                elif "runs" in said:
+                    name, nodes, question = said["runs"]
+                    self.service.entry.launch_runs_on(str(name), nodes, int(question))
                 elif "stopped" in said:
                     self._why_stopped = str(said["stopped"])
                     log.info("About to be stopped: %s", self._why_stopped)

@@ -172,6 +172,7 @@ class EngineProcess:
                 world.rank if world.mpi is not None else world.wanted, world.rank if world.mpi else world.wanted,
                 host, pid, here, leaders if is_leader else [], world.mpi is not None, world.description,
                 platform.python_version(), left, walltime.job_id(os.environ), launcher,
+                mpienv.batch_node(os.environ),
             ),
             (descriptor, crash_file(), record_signals()),
         )  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 from ipmpi.cli import argtypes, options
 from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
-from ipmpi.launch.batch.allocation import in_allocation
+from ipmpi.launch.batch.allocation import allocation, in_allocation
 from ipmpi.launch.cluster.cluster import ClusterRun
 from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.cluster.launchfurl import LaunchFurl
@@ -31,7 +31,7 @@ def main(command: str, words: Sequence[str]) -> int:
     keep_engines_here(parsed)
     with Signals() as signals, options.claimed(parsed, "local", parsed.n) as record:
         waits = options.keeps_furl(parsed)
-        launch = options.launch_furl(parsed, record, parsed.n, local=are_here(parsed))
+        launch = options.launch_furl(parsed, record, parsed.n, local=are_here(parsed), nodes=nodes(parsed))
         engines = LocalEngines(engine_options(parsed, launch.file, Path(record.log_dir), record.run, waits))
         plan = Plan(parsed.n, parsed.timeout, engines_wait=waits, restarts=parsed.restarts)
         return supervise(parsed, record, signals, engines, plan, launch)
@@ -50,6 +50,17 @@ def keep_engines_here(parsed: argparse.Namespace) -> None:
 def are_here(parsed: argparse.Namespace) -> bool:
     """Return whether all engines are on this machine."""
     return not (in_allocation(os.environ) or names_machines(launcher_words(parsed)))
+
+
+def nodes(parsed: argparse.Namespace) -> tuple[str, ...] | None:
+    """Return the machines that the engines may be on; None if they are not known."""
+    here = os.uname().nodename
+    if are_here(parsed):
+        return (here,)
+    job = allocation(os.environ)
+    if job is None or not job.nodes or names_machines(launcher_words(parsed)):
+        return None
+    return (here, *job.nodes)
 
 
 def launcher_words(parsed: argparse.Namespace) -> tuple[str, ...]:

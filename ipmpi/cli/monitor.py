@@ -17,6 +17,7 @@ from ipmpi.client.session.session import Session
 from ipmpi.errors import KernelError
 from ipmpi.launch.cluster.controller import EventReader
 from ipmpi.launch.cluster.controllerends import RETURN
+from ipmpi.launch.cluster.happenings import RunsOn
 from ipmpi.launch.cluster.owncount import OwnCount
 
 LOOK: Final = 1.0
@@ -35,14 +36,23 @@ class MonitoredController(EventReader):
         may_look: returns whether the furl file can be the right one by now.
         only_new: ignore engines that are registered at first, and report the end of the controller. Else the end
             of the job is reported elsewhere.
+        tell_nodes: tells the controller on which machines our engines run; it may take a while.
     """
 
-    def __init__(self, furl_files: dict[str, str], may_look: Callable[[Path], bool], *, only_new: bool) -> None:
+    def __init__(
+        self,
+        furl_files: dict[str, str],
+        may_look: Callable[[Path], bool],
+        *,
+        only_new: bool,
+        tell_nodes: Callable[[tuple[str, ...]], object] | None = None,
+    ) -> None:
         super().__init__()
         self._files = furl_files
         self._role = "monitor" if "monitor" in furl_files else "mec"
         self._may_look = may_look
         self._only_new = only_new
+        self._tell_nodes = tell_nodes
         self._engines = OwnCount()
         self._closed = threading.Event()
         self._presence: Presence | None = None
@@ -58,6 +68,11 @@ class MonitoredController(EventReader):
             super().close()
         if self._presence is not None:
             self._presence.end()
+
+    def runs_on(self, where: RunsOn) -> None:
+        """Tell the controller where our engines run; in a thread, as it may be away."""
+        if self._tell_nodes is not None and where.nodes:
+            threading.Thread(target=self._tell_nodes, args=(where.nodes,), daemon=True).start()
 
     def _watch(self) -> None:
         pause = 0.0

@@ -102,6 +102,10 @@ def add_set_options(p: argparse.ArgumentParser) -> None:
         "take longer",
     )  # fmt: skip
     p.add_argument(
+        "--any-node", action="store_true",
+        help="let these engines in wherever they are: where machines have other names than the batch system knows",
+    )  # fmt: skip
+    p.add_argument(
         "--on-loss", choices=LOSS_MODES, default=None,
         help="what becomes of the others when an engine dies. shrink: they go on, if their launcher lets them "
         "(the default); abort: they end; restart: all are started again, with the names of the last snapshot",
@@ -228,11 +232,29 @@ def keeps_furl(parsed: argparse.Namespace) -> bool:
 
 
 def launch_furl(
-    parsed: argparse.Namespace, record: ClusterRecord, n: int, *, seconds: float | None = None, local: bool = False
+    parsed: argparse.Namespace,
+    record: ClusterRecord,
+    n: int,
+    *,
+    seconds: float | None = None,
+    local: bool = False,
+    nodes: tuple[str, ...] | None = None,
+    asks: bool = False,
 ) -> LaunchFurl:
-    """Return the furl of the engines of this cluster; ``seconds``: how long their job may last."""
+    """Return the furl of the engines of this cluster.
+
+    Args:
+        parsed: the command line.
+        record: of the cluster.
+        n: number of the engines.
+        seconds: how long their job may last.
+        local: whether all are on this machine.
+        nodes: the machines that they run on; None if these are not known yet, or do not matter.
+        asks: whether their launch can say that later.
+    """
     path = launch_furl_file(furl_file(parsed, "engine", record.name), record.run)
-    return LaunchFurl(f"{record.name}-{record.run}", path, n, seconds, local)
+    asks, nodes = (False, None) if parsed.any_node else (asks, nodes)
+    return LaunchFurl(f"{record.name}-{record.run}", path, n, seconds, local, nodes, asks)
 
 
 def controller(

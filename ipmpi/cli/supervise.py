@@ -22,7 +22,7 @@ from ipmpi.launch.cluster.effects import (
     StartEngines,
     Stopped,
 )
-from ipmpi.launch.cluster.happenings import ControllerReady, Happening, NotSubmitted, Submitted
+from ipmpi.launch.cluster.happenings import ControllerReady, EnginesWait, Happening, NotSubmitted, Submitted
 from ipmpi.launch.cluster.lifecycle import Lifecycle, Plan
 from ipmpi.launch.cluster.records import ClusterRecord
 
@@ -134,6 +134,9 @@ class Supervisor:
             self._publish()
         if isinstance(happening, Submitted):
             self._announce()
+            return []
+        if isinstance(happening, EnginesWait):
+            self.reporter.say(f"ipcluster: {happening.text}")
             return []
         if isinstance(happening, NotSubmitted) and not self.record.jobs:
             raise LauncherError(happening.why)  # the first attempt: the user can fix it

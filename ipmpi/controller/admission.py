@@ -1,7 +1,8 @@
 """Engine sets that nobody expects: clients hear of them, and may have been asked to admit them (no I/O).
 
-Those that come with the furl of a launch are expected if they are of the controller's user. Those that come with
-the furl of the role are expected where there are no launches: somebody has started all by hand.
+Those that come with the furl of a launch are expected if they are of the controller's user, and where the launch
+runs (:mod:`~ipmpi.controller.whereabouts`); those that are elsewhere have to be admitted. Those that come with the
+furl of the role are expected where there are no launches: somebody has started all by hand.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Admission:
     Attributes:
         ask: whether sets that nobody expects have to be admitted.
         user: the name of the controller's user.
+        on_waiting: called with what clients are told of a set that waits.
     """
 
     ask = False
@@ -70,11 +72,19 @@ class Admission:
     ) -> None:
         self._announce, self._let_in, self._refuse = announce, let_in, refuse
         self.user = user_name()
+        self.on_waiting: Callable[[str], None] = lambda _text: None
         self._waiting: dict[int, Waiting] = {}
         self._admitted: set[bytes] = set()
         requests[m.AdmitSets] = self._decide
 
-    def may_enter(self, session: PeerSession, message: m.Register, launch: str | None, has_launches: bool) -> bool:
+    def may_enter(
+        self,
+        session: PeerSession,
+        message: m.Register,
+        launch: str | None,
+        has_launches: bool,
+        elsewhere: str = "",
+    ) -> bool:
         """Return whether an engine set may register now; tell clients of one that nobody expects.
 
         Args:
@@ -82,8 +92,9 @@ class Admission:
             message: what it says of itself.
             launch: the launch by whose furl it came; None for the furl of the role.
             has_launches: whether there are launches with furls of their own.
+            elsewhere: why it is not expected on its hosts; then it has to be admitted in any case.
         """
-        why = self._why(message.user, launch, has_launches)
+        why = elsewhere or self._why(message.user, launch, has_launches)
         if not why:
             return True
         if session.former in self._admitted:  # it has a new session, as its controller or a link was gone
@@ -91,11 +102,16 @@ class Admission:
             self._admitted.add(session.token)
             return True
         came = Waiting(session, message, why)
-        if not self.ask:
+        if not (self.ask or elsewhere):
             self._announce(f"nobody has announced these engines: {came}")
             return True
         self._waiting[session.key] = came
-        self._announce(f"engine set {session.key} asks to be admitted: {came}. Yes: mec.admit({session.key})")
+        text = (
+            f"engine set {session.key} asks to be admitted: {came}. Yes: mec.admit({session.key}) or ipcluster "
+            f"admit, no: mec.turn_away({session.key})"
+        )
+        self._announce(text)
+        self.on_waiting(text)
         return False
 
     def _why(self, user: str, launch: str | None, has_launches: bool) -> str:

@@ -24,6 +24,7 @@ from .grants import Bounds, Grant, Grants, secret_of
 from .namedtasks import holder_of
 from .registry import Registry
 from .sessions import PeerSession, Sessions
+from .whereabouts import Whereabouts, elsewhere
 
 LOOK: Final = 30.0
 """Seconds between two looks at the clock while a furl will end: a suspended machine's timers stand still."""
@@ -111,6 +112,7 @@ class Entry:
         self._tasks = tasks
         self.grants = Grants(lambda role, grant: secret_of(self._doors[role].master, grant))
         self.admission = Admission(announce, self._let_in, self._refuse, requests)
+        self.whereabouts = Whereabouts(loop, self._decide, announce)
         self._doors: dict[str, Door] = {}
         self._by_session: dict[int, Grant] = {}
         self._look_timer: Timer | None = None
@@ -168,6 +170,7 @@ class Entry:
         """A session has ended."""
         grant = self._by_session.pop(key, None)
         self.admission.left(key)
+        self.whereabouts.left(key)
         if grant is not None and grant.role == "engine" and grant not in self._by_session.values():
             self.grants.all_left(grant, self._now())
             self._look()
@@ -193,8 +196,14 @@ class Entry:
 
     # --- engines ---------------------------------------------------------------------------------------------
 
-    def register(self, session: PeerSession, message: m.Register) -> None:
-        """An engine set wants to register: let it in, have it wait, or turn it away."""
+    def register(self, session: PeerSession, message: m.Register, *, is_first: bool = True) -> None:
+        """An engine set wants to register: let it in, have it wait, or turn it away.
+
+        Args:
+            session: its session.
+            message: what it says of itself.
+            is_first: whether it has not waited yet to hear where its launch runs.
+        """
         grant = self._by_session.get(session.key)
         if grant is not None:
             try:
@@ -204,9 +213,16 @@ class Entry:
             except FurlEnded as error:
                 self._dismiss(session, str(error))
                 return
+            if is_first and self.whereabouts.must_wait(session, message, grant):
+                return
         has_launches = any(each.role == "engine" for each in self.grants.open)
-        if self.admission.may_enter(session, message, None if grant is None else grant.note, has_launches):
+        name, where = (None, "") if grant is None else (grant.note, elsewhere(grant, message))
+        if self.admission.may_enter(session, message, name, has_launches, where):
             self._let_in(session, message)
+
+    def _decide(self, session: PeerSession, message: m.Register) -> None:
+        """It is known where the launch of a set runs, or nobody has said so in time."""
+        self.register(session, message, is_first=False)
 
     def _end_those_before(self, grant: Grant, message: m.Register) -> None:
         """End the sets of a launch that have no link any more, as engines with their ids have been started."""
@@ -221,6 +237,7 @@ class Entry:
         grant = self._by_session.get(session.key)
         if grant is not None:
             self.grants.took(grant, _wanted(message), ids, there, self._now())
+            self.whereabouts.entered(session, message, grant)
             self._changed()
         return ids
 
@@ -236,14 +253,21 @@ class Entry:
             self.grants.job_ends(grant, self._now() + seconds + AFTER_JOB)
             self._changed()
 
-    def begin_launch(
-        self, name: str, places: int, seconds: float | None, *, local: bool, again: bool = False
-    ) -> Furl:
+    def begin_launch(self, name: str, places: int, seconds: float | None, **more: Any) -> Furl:
         """Return the furl of a launch; see :meth:`Grants.launch`."""
         lasts = None if seconds is None else seconds + AFTER_JOB
-        grant = self.grants.launch(name, places, lasts, local=local, again=again)
+        grant = self.grants.launch(name, places, lasts, **more)
         self._decided()
+        if grant.nodes is not None:
+            self.whereabouts.told(grant, 0)
         return self._doors["engine"].furl("engine", self.grants.secret_of(grant))
+
+    def launch_runs_on(self, name: str, nodes: Iterable[str] | None, question: int) -> None:
+        """A launch runs there, as ipcluster answers a question; None if it cannot find out."""
+        grant = self.grants.named_launch(name) if nodes is None else self.grants.runs_on(name, nodes)
+        self._changed()
+        if grant is not None:
+            self.whereabouts.told(grant, question)
 
     def end_launch(self, name: str) -> list[str]:
         """A launch is over: its furl has ended. Its engines end by themselves."""
@@ -308,7 +332,9 @@ class Entry:
         if role == "engine":
             if message.places < 1 or not message.note:
                 raise ClientError("the furl of a launch needs its name, and the number of its engines")
-            made = self.begin_launch(message.note, message.places, seconds, local=message.local)
+            made = self.begin_launch(
+                message.note, message.places, seconds, local=message.local, nodes=message.nodes
+            )
             return ["", str(made)]
         engines = None if message.engines is None else frozenset(message.engines)
         bounds = Bounds(message.tasks, message.size, engines)

@@ -81,6 +81,8 @@ class Grant:
         places: how many engines may be there, for engines; None without a bound.
         seconds: how long it lasts from the first engine on, for engines; None if that does not matter.
         local: whether it is for peers on this machine only.
+        nodes: the machines that a launch runs on; empty while its job waits, None if they are not known.
+        asks: whether ipcluster can say where it runs.
         tasks, size: what was used of the bounds.
         taken: ids of the engines that have a place.
         over: why it has ended; "" while it has not.
@@ -96,6 +98,8 @@ class Grant:
     places: int | None = None
     seconds: float | None = None
     local: bool = False
+    nodes: tuple[str, ...] | None = None
+    asks: bool = False
     tasks: int = 0
     size: int = 0
     taken: set[int] = field(default_factory=set)
@@ -126,6 +130,7 @@ class _Saved(msgspec.Struct, frozen=True, omit_defaults=True):
     taken: list[int] = []
     over: str = ""
     retired: bytes | None = None
+    nodes: tuple[str, ...] | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -175,7 +180,15 @@ class Grants:
         return self._add(Grant(self._new_id(), role, printable(note, 100), ends=ends, bounds=bounds or Bounds()))
 
     def launch(
-        self, name: str, places: int, seconds: float | None = None, *, local: bool = False, again: bool = False
+        self,
+        name: str,
+        places: int,
+        seconds: float | None = None,
+        *,
+        local: bool = False,
+        again: bool = False,
+        nodes: Iterable[str] | None = None,
+        asks: bool = False,
     ) -> Grant:
         """Give out the furl of a launch; one that is known by its name keeps its furl.
 
@@ -185,16 +198,34 @@ class Grants:
             seconds: how long it lasts from the first engine on; None if that is not known.
             local: whether its engines are on this machine.
             again: it is started again, so its time begins anew.
+            nodes: the machines that it runs on; None if they are not known yet, or do not matter.
+            asks: whether ipcluster can say where it runs.
         """
-        there = next((each for each in self._open.values() if each.role == "engine" and each.note == name), None)
+        machines = None if nodes is None else tuple(nodes)
+        there = self.named_launch(name)
         if there is None:
             grant = Grant(self._new_id(), "engine", name, places=places, seconds=seconds, local=local)
+            grant.nodes, grant.asks = machines, asks
             return self._add(grant)
-        there.places, there.seconds, there.local = places, seconds, local
+        there.places, there.seconds, there.local, there.asks = places, seconds, local, asks
+        if machines is not None or again or not asks:  # else it runs where it did
+            there.nodes = machines
         if again or not there.taken:
             there.ends = math.inf
         self.changed = True
         return there
+
+    def runs_on(self, name: str, nodes: Iterable[str]) -> Grant | None:
+        """A launch runs on these machines now, on none if its job waits; return it, None if there is none."""
+        there = self.named_launch(name)
+        if there is not None:
+            there.nodes = tuple(nodes)
+            self.changed = True
+        return there
+
+    def named_launch(self, name: str) -> Grant | None:
+        """Return the furl of this launch, None if there is none that is open."""
+        return next((each for each in self._open.values() if each.role == "engine" and each.note == name), None)
 
     def retire(self, role: str, secret: bytes) -> Grant:
         """Keep the former secret of a role, for the sessions that there are."""
@@ -396,7 +427,7 @@ class Grants:
                 each.id, each.role, each.note, None if each.ends == math.inf else each.ends - now,
                 each.bounds.tasks, each.bounds.size, each.bounds.engines,
                 each.places, each.seconds, each.local, each.tasks, each.size, sorted(each.taken), each.over,
-                each.retired,
+                each.retired, each.nodes,
             )
             for each in (*self._ended.values(), *self._open.values())
         ]  # fmt: skip
@@ -429,7 +460,7 @@ class Grants:
                 row.id, row.role, row.note, ends=now + left,
                 bounds=Bounds(row.tasks_bound, row.size_bound, row.engines),
                 places=row.places, seconds=row.seconds, local=row.local, tasks=row.tasks, size=row.size,
-                taken=set(row.taken), retired=row.retired,
+                taken=set(row.taken), retired=row.retired, nodes=row.nodes,
             )  # fmt: skip
             self._add(grant)
             if row.over:

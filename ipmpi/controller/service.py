@@ -208,6 +208,7 @@ class ControllerService:
 
     def _registered(self, session: PeerSession, message: m.Register) -> Ids:
         ids = self.router.register(session.key, message)
+        self._loop.call_at_turn_end(self._flush, self._not_flushed)  # it may have waited to be let in
         if not message.program:  # ranks that have a loop of their own get no tasks
             self.journal.registered(session.key)
         self.fates.registered(session.key, ids)

@@ -241,3 +241,8 @@ def _remedy(launcher: str, library: str, python: str) -> str:
         return f"`srun --mpi=list` shows what srun offers; for this library use srun --mpi={kind}."
     beside = os.path.join(os.path.dirname(python) or ".", "mpiexec")
     return f"Use the mpiexec that belongs to this library: {beside} if it is there, or that of {family} in PATH."
+
+
+def batch_node(environ: Mapping[str, str]) -> str:
+    """Return what the batch system calls this machine, which may have another name; "" if it does not say so."""
+    return environ.get("SLURMD_NODENAME", "")

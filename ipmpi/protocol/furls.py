@@ -12,7 +12,8 @@ class GiveFurl(Message, frozen=True, tag=34):
     A client's ends after ``seconds``, and allows so many ``tasks`` and bytes (``size``) of arguments and
     functions, and only these ``engines``; None for no bound. One for engines is of the launch ``note``: ``places``
     is the number of its engines, ``seconds`` count from its first engine on, and ``local`` says that all are on
-    the controller's machine.
+    the controller's machine. ``nodes`` are the machines that it runs on, None if they are not known; a launch
+    that has its furl already runs on these from now on.
     """
 
     id: int
@@ -24,6 +25,7 @@ class GiveFurl(Message, frozen=True, tag=34):
     engines: IdList | None = None
     places: int = 0
     local: bool = False
+    nodes: list[str] | None = None
 
 
 class ListFurls(Message, frozen=True, tag=35):

@@ -264,12 +264,16 @@ class StopRanks(Message, frozen=True, tag=43):
 
 
 class EngineInfo(Message, frozen=True):
-    """One engine of a set: its rank in the set, the id it would like, and where it runs."""
+    """One engine of a set: its rank in the set, the id it would like, and where it runs.
+
+    ``node`` is the name that the batch system has for the host; "" if that is not known there, or is the same.
+    """
 
     rank: int
     wanted: int
     host: str
     pid: int
+    node: str = ""
 
 
 class Register(Message, frozen=True, tag=60):

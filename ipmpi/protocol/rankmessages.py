@@ -188,7 +188,8 @@ class RankHello(Message, frozen=True, tag=230):
 
     ``wanted`` is the engine id it would like; ``expected`` how many ranks there are on its node;
     ``leaders`` the lowest rank on the node of each rank, if they share a communicator; ``left`` the seconds until
-    the job ends, ``job`` its id for people; ``launcher`` the process that started it, 0 if that is no launcher.
+    the job ends, ``job`` its id for people; ``launcher`` the process that started it, 0 if that is no launcher;
+    ``node`` what the batch system calls the host, "" if it does not say so.
     """
 
     rank: int
@@ -203,6 +204,7 @@ class RankHello(Message, frozen=True, tag=230):
     left: float | None = None
     job: str = ""
     launcher: int = 0
+    node: str = ""
 
 
 class Above(Message, frozen=True, tag=231):

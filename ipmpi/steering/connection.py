@@ -18,6 +18,7 @@ from ..engine.rank.controlblock import RECEIVED, ControlBlock
 from ..engine.rank.outputpipes import OutputPipes
 from ..engine.rank.rank import AGENT_GONE, Rank
 from ..engine.rank.snapshotfiles import SnapshotFiles
+from ..environment.mpienv import batch_node
 from ..protocol import rankmessages as rm
 from ..transport.packets import RankSocket
 from .names import ProgramNamespace
@@ -150,5 +151,5 @@ def hello(world: World, leaders: list[int], left: float | None, job: str) -> rm.
     return rm.RankHello(
         world.rank, world.rank, os.uname().nodename, os.getpid(), leaders.count(leaders[world.rank]),
         leaders if is_leader else [], world.mpi is not None, world.description, platform.python_version(), left,
-        job,
+        job, node=batch_node(os.environ),
     )  # fmt: skip

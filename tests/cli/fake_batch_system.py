@@ -7,6 +7,7 @@ queue on hold (a file ``hold``), have submissions refused (``refuse``, with what
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,7 +88,9 @@ def _status(id: str, argv: Sequence[str], stdout: str) -> JobStatus | None:
     if native not in STATES:
         return None
     state, outcome = STATES[native]
-    return JobStatus(id, state, native, reason=reason, outcome=outcome, nodes="here" * (native == "RUNNING"))
+    return JobStatus(
+        id, state, native, reason=reason, outcome=outcome, nodes=os.uname().nodename * (native == "RUNNING")
+    )
 
 
 FAKE: Final = BatchSystem(

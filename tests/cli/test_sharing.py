@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -233,3 +234,41 @@ def test_engines_that_nobody_expects_are_admitted_or_refused(tmp_path: Path) -> 
             for engine in engines:
                 engine.terminate()
                 engine.wait(WAIT)
+
+
+def test_local_engines_with_a_false_name_of_their_host_have_to_be_admitted(
+    tmp_path: Path, need: Callable[[str, object], None]
+) -> None:
+    """As those that whoever has stolen the furl of a launch starts on another machine."""
+    need("only root may give a process another name of its host", os.geteuid() == 0)
+    elsewhere = ["unshare", "--uts", "sh", "-c", 'hostname evil; exec "$@"', "sh"]
+    for cluster in started(Cluster(tmp_path)):
+        with MultiEngineClient(cluster.file("mec")) as mec:
+            (furl_file,) = (tmp_path / "security" / "sweep").glob("ipengine-*.furl")
+            os.kill(mec.cluster_info()["engines"][0]["pid"], signal.SIGKILL)  # its place is free
+            while len(mec.get_ids()) == 2:
+                pass
+            command = [sys.executable, "-m", "ipmpi.cli.ipengine", "--mpi", "none", "--furl-file", furl_file]
+            thief = subprocess.Popen(
+                [*elsewhere, *command],
+                env={**os.environ, "IPYTHONDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            try:
+                cluster.run.until("and evil is not among these", WAIT)
+                line = next(each for each in cluster.run.text.splitlines() if "evil" in each)
+                where = (
+                    rf"the launch sweep-\S+ runs on {re.escape(os.uname().nodename)}, and evil is not among these"
+                )
+                assert re.match(
+                    r"ipcluster: engine set \d+ asks to be admitted: 1 engine on evil \(user \S+, from .*; "
+                    rf"{where}\. .*--any-node",
+                    line,
+                ), line
+                assert mec.get_ids() == [1]
+                assert "1 engine on evil" in cluster.says("admit", "sweep")
+                assert cluster.says("admit", "sweep", "--all", "--refuse").startswith("Refused: 1 engine")
+                thief.wait(WAIT)
+            finally:
+                thief.kill()
+                thief.wait(WAIT)

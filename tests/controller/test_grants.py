@@ -187,6 +187,18 @@ def test_a_launch_on_this_machine_lets_nobody_in_from_elsewhere() -> None:
         grants.check(grant, 0.0, is_local=False, is_known=False)
 
 
+def test_the_nodes_of_a_launch_are_kept_until_it_is_started_again() -> None:
+    grants = table()
+    grant = grants.launch("slurm-1", 2, asks=True)
+    assert grant.nodes is None
+    assert grants.runs_on("slurm-1", ["n1", "n2"]) is grant
+    assert grants.runs_on("slurm-2", ["n1", "n2"]) is None
+    after = restarted(grants, 0.0, 10.0, 0.0)
+    assert after.launch("slurm-1", 2, asks=True).nodes == ("n1", "n2")  # its controller was started again
+    assert after.launch("slurm-1", 2, asks=True, again=True).nodes is None  # a further job
+    assert after.launch("slurm-1", 2, nodes=["n3"]).nodes == ("n3",)
+
+
 def test_the_former_secret_of_a_role_is_good_for_the_sessions_that_there_are() -> None:
     grants = table()
     secret = b"s" * 32

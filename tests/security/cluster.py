@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -98,6 +99,10 @@ class Controller:
             *lines, self._buffer = self._buffer.split(b"\n")
             self.told += [json.loads(line) for line in lines]
 
+    def is_told(self, what: dict[str, Any]) -> None:
+        """Say to it what ipcluster would."""
+        os.write(self._lifeline, json.dumps(what).encode() + b"\n")
+
     def wait_engines(self, count: int) -> None:
         """Wait until that many engines are registered."""
         while self.told[-1].get("engines") != count:
@@ -156,6 +161,16 @@ def controller(home: Path, options: Sequence[str] = LOOPBACK, **how: Any) -> Ite
         yield running
     finally:
         running.stop()
+
+
+def launch(running: Controller, engines: int, **more: Any) -> Furl:
+    """What ipcluster does: tell its controller of a launch, and wait for the furl file."""
+    path = running.home / "security" / "ipengine-1.furl"
+    said = {"name": "default-1", "file": str(path), "engines": engines, "seconds": None, "local": False, **more}
+    running.is_told({"launch": said})
+    wait_until(path.exists, "the furl file of a launch")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    return furl.load(path, "engine")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import stat
@@ -18,7 +17,7 @@ from ipmpi.errors import ClientError, FurlEnded
 from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.handshake import DiallerHandshake
-from tests.security.cluster import LOOPBACK, Controller, controller, engines, wait_until
+from tests.security.cluster import LOOPBACK, Controller, controller, engines, launch, wait_until
 from tests.security.relay import Relay
 from tests.security.wire import Member, Stranger, TlsPeer, register
 
@@ -34,16 +33,6 @@ def free_port() -> int:
 
 def mec_of(running: Controller) -> MultiEngineClient:
     return MultiEngineClient(str(running.furl_file("mec")))
-
-
-def launch(running: Controller, engines: int, **more: Any) -> Furl:
-    """What ipcluster does: tell its controller of a launch, and wait for the furl file."""
-    path = running.home / "security" / "ipengine-1.furl"
-    said = {"name": "default-1", "file": str(path), "engines": engines, "seconds": None, "local": False, **more}
-    os.write(running._lifeline, json.dumps({"launch": said}).encode() + b"\n")
-    wait_until(path.exists, "the furl file of a launch", WAIT)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    return furl.load(path, "engine")
 
 
 def is_refused(address: Furl, session: bytes = b"") -> str:
@@ -166,7 +155,6 @@ def test_its_holder_sees_some_engines_and_its_tasks_run_there(mec: MultiEngineCl
 
 
 def os_pid(_number: int) -> int:
-    import os
 
     return os.getpid()
 

@@ -73,9 +73,23 @@ def share(
     return SharedFurl(*map(str, answer))
 
 
-def begin_launch(session: Session, name: str, engines: int, seconds: float | None, *, local: bool) -> str:
-    """Have the controller give out the furl of a launch of engines; return it."""
-    answer = session.request(lambda i: messages.GiveFurl(i, "engine", name, seconds, places=engines, local=local))
+def begin_launch(
+    session: Session,
+    name: str,
+    engines: int,
+    seconds: float | None,
+    *,
+    local: bool,
+    nodes: Iterable[str] | None = None,
+) -> str:
+    """Have the controller give out the furl of a launch of engines; return it.
+
+    If it has done so before, it returns the same furl, and is told where the launch runs.
+    """
+    machines = None if nodes is None else list(nodes)
+    answer = session.request(
+        lambda i: messages.GiveFurl(i, "engine", name, seconds, places=engines, local=local, nodes=machines)
+    )
     return str(answer.result()[1])
 
 

@@ -168,7 +168,7 @@ class LocalRank:
         hello = self.hello
         assert hello is not None
         self._answers = answers
-        self.info = m.EngineInfo(hello.rank, hello.wanted, hello.host, hello.pid)
+        self.info = m.EngineInfo(hello.rank, hello.wanted, hello.host, hello.pid, hello.node)
         self._block = block = ControlBlock(self._block_file)
         signalling = (lambda: self._send_signal(self.pid)), (lambda: self._link.is_open)
         self._interrupter = Interrupter(self._loop, block, *signalling)

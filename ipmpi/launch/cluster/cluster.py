@@ -20,8 +20,10 @@ from ipmpi.launch.cluster.happenings import (
     Happening,
     JobNews,
     RankFailed,
+    RunsOn,
     StartedAgain,
     StopRequest,
+    WhereAsked,
 )
 from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.processes.process import ChildProcess, Signals
@@ -126,7 +128,16 @@ class ClusterRun:
             self._controller_reported = True
             happenings.append(ControllerEnded(code))
         happenings += self.engines.news(time.monotonic(), starting)
+        happenings = [happening for happening in happenings if not self._pass_on(happening)]
         return [*self._failures(happenings), *happenings]
+
+    def _pass_on(self, happening: Happening) -> bool:
+        """Pass on questions of the controller about the nodes of our engines, and the answers."""
+        if isinstance(happening, WhereAsked):
+            self.engines.ask_where(happening.question)
+        elif isinstance(happening, RunsOn) and self.controller is not None:
+            self.controller.runs_on(happening)
+        return isinstance(happening, (WhereAsked, RunsOn))
 
     def _failures(self, happenings: list[Happening]) -> list[Happening]:
         """Return failed ranks that may be the cause of these events, to be reported first."""

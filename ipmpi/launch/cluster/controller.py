@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.cluster.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
+from ipmpi.launch.cluster.happenings import (
+    ControllerEnded,
+    ControllerReady,
+    EngineCount,
+    EnginesWait,
+    Happening,
+    RunsOn,
+    WhereAsked,
+)
 from ipmpi.launch.cluster.launchfurl import LaunchFurl
 from ipmpi.launch.processes.process import ChildProcess
 
@@ -46,6 +54,10 @@ class EventReader:
             if isinstance(happening, ControllerReady):
                 self.furl_files = happening.furl_files
         return happenings
+
+    def runs_on(self, where: RunsOn) -> None:
+        """Tell the controller where our engines run, if this one can be told."""
+        del where
 
     def close(self) -> None:
         """Give back the pipe."""
@@ -149,6 +161,11 @@ class ControllerProcess(EventReader):
         if self._launch is not None:
             self._write(self._launch.begins(again=again))
 
+    def runs_on(self, where: RunsOn) -> None:
+        """Tell it where our engines run."""
+        if self._launch is not None and self._launch.asks:
+            self._write({"runs": [self._launch.name, where.nodes, where.question]})
+
     def _write(self, what: dict[str, object]) -> None:
         if self._lifeline_fd >= 0:
             with contextlib.suppress(OSError):  # it has ended, or does not read
@@ -181,6 +198,11 @@ def told(line: bytes) -> Happening:
         said = json.loads(line)
         if "ended" in said:
             return ControllerEnded(int(said["ended"]))
+        if "waits" in said:
+            return EnginesWait(str(said["waits"]))
+        if "where" in said:
+            launch, question = said["where"]
+            return WhereAsked(str(launch), int(question))
         if "engines" in said:
             rank, pid, host = said.get("lost") or (None, 0, "")
             lost = None if rank is None else (int(rank), int(pid), str(host))

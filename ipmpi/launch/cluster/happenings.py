@@ -47,6 +47,28 @@ class EnginesEnded(NamedTuple):
     """Why it is to be started again, as a clause, if a client has asked for that, or ``on_loss``."""
 
 
+class EnginesWait(NamedTuple):
+    """Engines wait to be admitted: what clients are told of them."""
+
+    text: str
+
+
+class WhereAsked(NamedTuple):
+    """The controller asks where a launch runs."""
+
+    launch: str
+    question: int
+    """Its number; later ones have larger numbers."""
+
+
+class RunsOn(NamedTuple):
+    """The machines on which our engines run; none while their job waits, None if that cannot be found out."""
+
+    nodes: tuple[str, ...] | None
+    question: int = 0
+    """The last question that was asked before this was found out; 0 if there was none."""
+
+
 class RankEnded(NamedTuple):
     """A rank has ended, while its launcher runs."""
 
@@ -103,6 +125,7 @@ Happening = (
     | EngineCount
     | ControllerEnded
     | EnginesEnded
+    | EnginesWait
     | RankEnded
     | RankFailed
     | JobNews
@@ -111,4 +134,6 @@ Happening = (
     | Submitted
     | NotSubmitted
     | StopRequest
+    | WhereAsked
+    | RunsOn
 )

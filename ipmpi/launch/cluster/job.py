@@ -12,9 +12,18 @@ from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus, job_number
 from ipmpi.launch.batch.joboptions import JobOptions
 from ipmpi.launch.batch.jobscript import JobScript, render
+from ipmpi.launch.batch.nodelist import expand_nodes
 from ipmpi.launch.batch.queue import Queue
 from ipmpi.launch.batch.restartnotes import ASKED_FOR, NOTES, Restart, RestartNotes
-from ipmpi.launch.cluster.happenings import Happening, JobNews, JobUnclear, NotSubmitted, StartedAgain, Submitted
+from ipmpi.launch.cluster.happenings import (
+    Happening,
+    JobNews,
+    JobUnclear,
+    NotSubmitted,
+    RunsOn,
+    StartedAgain,
+    Submitted,
+)
 from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.processes.faults import Faults
 from ipmpi.launch.processes.process import tail, written_at
@@ -59,6 +68,8 @@ class Job(Launch):
         self._queue = Queue(system) if queue is None else queue
         self._submission: RunningSteps[str] | None = None
         self._question: RunningSteps[JobStatus] | None = None
+        self._where_asked = self._where_answered = self._answers_where = 0
+        self._nodes: tuple[str, ...] = ()
         self._cancellation: RunningSteps[None] | None = None
         self._shall_end = False
         self._outcome_known = False
@@ -109,8 +120,14 @@ class Job(Launch):
 
     def ask(self) -> None:
         """Ask about the job. :meth:`news` has the reply."""
-        if self._question is None and self.job:
+        if self._question is None and self._submission is None and self.job:
+            self._answers_where = self._where_asked
             self._question = self._queue.begin(self._queue.asking(self.job))
+
+    def ask_where(self, question: int) -> None:
+        """Ask on which nodes the job runs. :meth:`news` has the reply, which is not older than this question."""
+        self._where_asked = question
+        self.ask()
 
     def news(self, now: float, starting: bool) -> Iterable[Happening]:  # noqa: ARG002 - a job is not looked at
         """Return the replies of the batch system, and restarts by the job script."""
@@ -128,15 +145,34 @@ class Job(Launch):
                 if self._shall_end:
                     self._cancel()
                 else:
+                    self._nodes = ()
                     yield Submitted(self.job)
         if question is not None and question.look():
             self._question = None
             try:
-                yield from self._understand(question.result(), now)
+                status = question.result()
             except LauncherError as error:
+                yield from self._where(None)
                 yield JobUnclear(str(error))
+            else:
+                yield from self._where(status)
+                yield from self._understand(status, now)
+        if self._where_asked > self._where_answered:
+            self.ask()
         if self._cancellation is not None:
             self._cancellation.look()
+
+    def _where(self, status: JobStatus | None) -> Iterable[Happening]:
+        """Return where the job runs, if that was asked for or has changed."""
+        asked, self._where_answered = self._answers_where > self._where_answered, self._answers_where
+        found: tuple[str, ...] | None = None
+        if status is not None and status.id == self.job and status.native:
+            runs = status.state not in (JobState.PENDING, JobState.ENDED)
+            found = tuple(expand_nodes(status.nodes)) if runs else ()
+            found = found or (None if runs else ())
+        if asked or (found and found != self._nodes):
+            self._nodes = found or self._nodes
+            yield RunsOn(found, self._where_answered)
 
     def _understand(self, status: JobStatus, now: float) -> Iterable[Happening]:
         if status.id != self.job:

@@ -71,6 +71,10 @@ class Launch(ABC):
     def ask(self) -> None:  # noqa: B027 - who has no job has nothing to do
         """Ask the batch system about the job; :meth:`news` has the reply later."""
 
+    def ask_where(self, question: int) -> None:
+        """Find out on which machines they run; :meth:`news` has the answer later."""
+        del question
+
     @property
     def job(self) -> str:
         """The id of the job, or ``""``."""

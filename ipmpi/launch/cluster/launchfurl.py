@@ -19,6 +19,8 @@ class LaunchFurl:
         engines: their number.
         seconds: how long their job may last; None if that is not known, or there are several jobs.
         local: whether all are on the controller's machine.
+        nodes: the machines that they run on; None if these are not known yet, or do not matter.
+        asks: whether we are asked for them, when engines come.
     """
 
     name: str
@@ -26,11 +28,14 @@ class LaunchFurl:
     engines: int
     seconds: float | None = None
     local: bool = False
+    nodes: tuple[str, ...] | None = None
+    asks: bool = False
 
     def begins(self, *, again: bool) -> dict[str, object]:
         """Return what our controller is told when it starts; ``again``: when the engines are started again."""
         about = {"name": self.name, "file": str(self.file), "engines": self.engines, "seconds": self.seconds}
-        return {"launch": {**about, "local": self.local, "again": again}}
+        where = {"local": self.local, "nodes": self.nodes, "asks": self.asks}
+        return {"launch": {**about, **where, "again": again}}
 
 
 def launch_furl_file(engine_furl_file: Path, run: str) -> Path:

@@ -110,12 +110,7 @@ class DialledSession:
         """Say goodbye and end the session; no callback follows. ``fault``: something went wrong here."""
         if self._over:
             return
-        self._over = True
-        for timer in (self._timer, self._wear_timer):
-            if timer is not None:
-                timer.cancel()
-        if self._dial is not None:
-            self._dial.cancel()
+        self._dial_no_more()
         if self.link is not None:
             self.connection.send(messages.Goodbye(reason, fault))
             self.link.close(reason)
@@ -253,5 +248,14 @@ class DialledSession:
 
     def _end(self, error: KernelError) -> None:
         if not self._over:
-            self._over = True
+            self._dial_no_more()
             self._callbacks.ended(error)
+
+    def _dial_no_more(self) -> None:
+        """The session is over: nothing of it remains under way."""
+        self._over = True
+        for timer in (self._timer, self._wear_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._dial is not None:
+            self._dial.cancel()

@@ -239,6 +239,34 @@ def test_a_controller_that_was_killed_is_dialled_again_without_delay(
     session.close("the test is over")
 
 
+def test_a_session_that_has_ended_dials_no_more(
+    loop: Loop, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(loop, IDENTITY)
+    heard = Heard(loop)
+    session = DialledSession(loop, furl(host.port), ALL, heard.callbacks(), patience=60)
+    loop.call_soon(session.open)
+    assert heard.next() == "started"
+    start_dial = DialledSession._start_dial
+
+    def raises_after(self: DialledSession) -> None:
+        start_dial(self)
+        if len(heard.told) > 1:
+            monkeypatch.undo()
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(DialledSession, "_start_dial", raises_after)
+    host.close()
+    again = Host(loop, IDENTITY, host.port)
+    stack.callback(again.close)
+    while heard.told[-1] != "ended":
+        heard.next()
+    assert isinstance(heard.errors[0], InternalError)
+    run_for(loop, 0.5)
+    assert not again.hellos
+    assert session.link is None
+
+
 def test_a_connection_that_cannot_be_taken_is_closed(loop: Loop) -> None:
     given: list[socket.socket] = []
     failed: list[KernelError] = []

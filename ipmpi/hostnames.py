@@ -1,0 +1,32 @@
+"""Names of machines, which are written in several ways: short or with a domain, in small letters or capitals."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+_SHOWN: Final = 5
+
+
+def machine(name: str) -> str:
+    """Return what all names of one machine have in common: the part before its domain, in small letters.
+
+    Domains are left out, because a machine may be in several. An address remains as it is.
+    """
+    try:
+        return str(ipaddress.ip_address(name.strip("[]")))
+    except ValueError:
+        return name.partition(".")[0].lower()
+
+
+def others(names: Iterable[str], machines: Iterable[str]) -> list[str]:
+    """Return which of these names are of none of the machines."""
+    known = {machine(each) for each in machines}
+    return [name for name in names if machine(name) not in known]
+
+
+def shown(names: Sequence[str]) -> str:
+    """Return some of these names, for people, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
