@@ -55,7 +55,11 @@ LANE_UNACKNOWLEDGED: Final = 16 * MIB
 """What UNACKNOWLEDGED is on a lane. If a lane is cut, about as much goes through the controller's memory."""
 
 LANE_BODIES: Final = 256
-"""Bodies that are under way on one lane, in one direction."""
+"""Bodies that are under way on one lane, in one direction. The lane of a sender that begins more is ended."""
+
+LANE_BODIES_SENT: Final = LANE_BODIES // 2
+"""Of those that a sender begins at a time. Others, as of a pull from many ranks, go by the session, or by the lane
+from where they are when there is room."""
 
 LANES: Final = 64
 """Bulk lanes of a controller, those that are being made included; each needs eight descriptors."""

@@ -34,14 +34,15 @@ class Carried:
 
     @property
     def is_open(self) -> bool:
-        """Whether the lane takes more."""
-        return self._end.is_open
+        """Whether the lane takes more: one that is begun goes on, and another begins where there is room."""
+        return self._end.is_open and (self._stream is not None or self._end.has_room)
 
     def carry(self, parts: Sequence[memoryview], left: int) -> None:
         """Send the next bytes."""
         connection = self._end.connection
         if self._stream is None:
             self._stream = connection.send_streamed(m.LaneBody(self._body, [left]), left)
+            self._end.begun(self._stream)
         for part in parts:
             connection.feed(self._stream, part)
         self._end.wake()
@@ -93,6 +94,8 @@ class LaneEnd:
         self._link: Link | None = None
         self._is_cut = self._is_tunnel = False
         self._peer_received: int | None = None
+        self._leaving: list[OutgoingStream] = []
+        """Bodies that were begun and, when it was last looked, were not sent as a whole."""
         self._by_body: dict[int, _Arrival] = {}
         self._by_lane_stream: dict[int, tuple[int, _Arrival]] = {}
         self._by_stream: dict[int, _Arrival] = {}
@@ -108,6 +111,17 @@ class LaneEnd:
     def is_open(self) -> bool:
         """Whether anything new may go by it."""
         return self._link is not None and self._link.is_open
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more body may begin to leave by it; the receiver refuses more than LANE_BODIES."""
+        if len(self._leaving) >= limits.LANE_BODIES_SENT:
+            self._leaving = [each for each in self._leaving if not each.is_over and each.sent < each.total]
+        return len(self._leaving) < limits.LANE_BODIES_SENT
+
+    def begun(self, body: OutgoingStream) -> None:
+        """A body begins to leave by it."""
+        self._leaving.append(body)
 
     def carrier(self, stream: OutgoingStream) -> Carried:
         """The way of a stream of the session by this lane."""

@@ -1,0 +1,160 @@
+"""The two ends of a bulk lane, beside their session: in one loop, and with no controller between them."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
+
+import pytest
+
+from ipmpi import limits
+from ipmpi.errors import KernelError
+from ipmpi.protocol import messages as m
+from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived, StreamAborted
+from ipmpi.protocol.streams import OutgoingStream
+from ipmpi.transport.dial.lane import LaneEnd
+from ipmpi.transport.dial.lanes import Lanes, _Making
+from ipmpi.transport.dial.negotiate import Authenticated
+from ipmpi.transport.dial.routes import Route
+from ipmpi.transport.link import Link
+from ipmpi.transport.loop import Loop
+from tests.socketpipe import SocketPipe
+
+ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
+LANE = 1
+
+
+class LanePipe(SocketPipe):
+    """The pipe of a lane, with new keys."""
+
+    records = 0
+
+
+class End:
+    """One end of a session with its lanes. It wants all bodies, unless it is told otherwise."""
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        self.loop = loop
+        self.connection = Connection(ALL)
+        self.connection.takes_lanes = True
+        self.bodies: defaultdict[int, bytearray] = defaultdict(bytearray)
+        self.complete: list[int] = []
+        self.aborted: list[StreamAborted] = []
+        self.said: list[Any] = []
+        self.errors: list[BaseException | None] = []
+        self.streams: list[int] = []
+        self.window = 1 << 40
+        self.lanes = Lanes(loop, self, self._event)
+        self.link = Link(loop, SocketPipe(sock), self.connection, self._heard, self._closed)
+
+    def _heard(self, event: Event) -> None:
+        if isinstance(event, MessageReceived):
+            self.said.append(event.message)
+        self.lanes.handle(event)
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, MessageReceived) and event.stream:
+            self.streams.append(event.stream)
+            self.connection.grant(event.stream, min(self.window, sum(event.message.sizes)))
+        elif isinstance(event, DataReceived):
+            assert isinstance(event.data, memoryview)
+            self.bodies[event.stream] += event.data
+            if event.last:
+                self.complete.append(event.stream)
+        elif isinstance(event, StreamAborted):
+            self.aborted.append(event)
+
+    def _closed(self, reason: str, orderly: bool, error: KernelError | None) -> None:
+        del reason, orderly
+        self.errors.append(error)
+
+    def wake(self) -> None:
+        self.link.wake()
+
+    def lane_way(self) -> tuple[Route, tuple[str, int]]:
+        raise NotImplementedError
+
+    def broken(self, error: BaseException) -> None:
+        self.errors.append(error)
+
+    @property
+    def lane(self) -> LaneEnd:
+        return self.lanes._ends[LANE]
+
+    def begin(self, sock: socket.socket) -> None:
+        """Have the lane, by this socket."""
+        self.lanes._making[LANE] = _Making()
+        self.lanes._up(LANE, Authenticated(LanePipe(sock), "the other end", b""))  # type: ignore[arg-type]
+
+    def stream(self, body: bytes) -> OutgoingStream:
+        """Send a body, which may go by the lane."""
+        stream = self.connection.send_streamed(m.Result(1, [0], True, b"", [len(body)]), len(body))
+        self.connection.feed(stream, body)
+        self.connection.carry(stream.id, self.lane.carrier)
+        self.wake()
+        return stream
+
+    def close(self) -> None:
+        self.lanes.clear()
+        self.link.close()
+
+
+class Both:
+    """Two ends, and their lane."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        a, b = socket.socketpair()
+        self.sender, self.receiver = End(self.loop, a), End(self.loop, b)
+        self.ends = self.sender, self.receiver
+        for end, sock in zip(self.ends, socket.socketpair(), strict=True):
+            end.begin(sock)
+
+    def until(self, true: Callable[[], Any], seconds: float = 60.0) -> None:
+        """Run until something is so."""
+        end = self.loop.now() + seconds
+
+        def look() -> None:
+            if true() or self.loop.now() > end:
+                self.loop.stop()
+            else:
+                self.loop.call_later(0.002, look)
+
+        look()
+        self.loop.run()
+        self.loop._stopped = False
+        assert true()
+
+
+@pytest.fixture
+def both() -> Iterator[Both]:
+    ends = Both()
+    yield ends
+    for end in ends.ends:
+        end.close()
+    ends.loop.close()
+
+
+def bodies(number: int, size: int) -> list[bytes]:
+    """Bodies that all differ."""
+    source = random.Random(number)
+    return [source.randbytes(size) for _ in range(number)]
+
+
+def test_many_more_bodies_than_a_lane_takes_at_a_time_arrive(both: Both) -> None:
+    """A pull of the arrays of many ranks; what finds no room goes by the session."""
+    sent = bodies(600, 20_000)
+    streams = [both.sender.stream(body) for body in sent]
+    both.until(lambda: len(both.receiver.complete) == len(streams))
+    assert sorted(map(bytes, both.receiver.bodies.values())) == sorted(sent)
+    assert not any(isinstance(said, m.LaneCut | m.LaneOver) for said in both.receiver.said)
+    assert both.receiver.lane.connection.received > limits.LANE_BODIES // 2
+    later = both.sender.stream(b"x" * 20_000)
+    both.until(lambda: len(both.receiver.complete) == len(streams) + 1)
+    assert later.carrier is not None
+    assert later.carrier.is_open
+    assert not any(end.errors for end in both.ends)
