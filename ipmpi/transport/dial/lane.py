@@ -221,7 +221,10 @@ class LaneEnd:
     def _event(self, event: Event) -> None:
         if isinstance(event, DataReceived):
             assert isinstance(event.data, memoryview)
-            body, arrival = self._by_lane_stream[event.stream]
+            known = self._by_lane_stream.get(event.stream)
+            if known is None:  # its LaneBody was refused, before the lane was cut
+                raise RemoteProtocolError(f"bytes of a body that lane {self.number} does not take")
+            body, arrival = known
             arrival.waiting.append(event.data)
             if event.last:
                 del self._by_lane_stream[event.stream]

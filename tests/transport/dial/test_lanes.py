@@ -6,7 +6,7 @@ import contextlib
 import random
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
 import pytest
@@ -157,4 +157,24 @@ def test_many_more_bodies_than_a_lane_takes_at_a_time_arrive(both: Both) -> None
     both.until(lambda: len(both.receiver.complete) == len(streams) + 1)
     assert later.carrier is not None
     assert later.carrier.is_open
+    assert not any(end.errors for end in both.ends)
+
+
+def announce(end: LaneEnd, numbers: Sequence[int]) -> None:
+    """Announce bodies on a lane, and send them, whatever an honest end would do."""
+    for body in numbers:
+        stream = end.connection.send_streamed(m.LaneBody(body, [50]), 50)
+        end.connection.feed(stream, bytes(50))
+    end.wake()
+
+
+@pytest.mark.parametrize("numbers", [range(limits.LANE_BODIES + 10), [1000, 1000]], ids=["too many", "twice"])
+def test_what_an_end_says_wrongly_on_a_lane_ends_that_and_not_the_session(
+    both: Both, numbers: Sequence[int]
+) -> None:
+    announce(both.sender.lane, numbers)
+    both.until(lambda: LANE not in both.receiver.lanes._ends or both.receiver.errors)
+    both.sender.connection.send(m.Notice("after that"))
+    both.sender.wake()
+    both.until(lambda: m.Notice("after that") in both.receiver.said or both.receiver.errors)
     assert not any(end.errors for end in both.ends)
