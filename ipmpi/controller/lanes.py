@@ -7,6 +7,7 @@ who have come first, and says of the streams that are passed on which may go by 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from .. import limits
@@ -119,6 +120,8 @@ class BulkLanes:
                 self._send(lane.other(key), message, event.body)
         elif (lane := self._table.failed(key, message.lane, now)) is not None:
             self._not_made(lane)
+        elif (lane := self._table.given_up(key, message.lane, now)) is not None:
+            self._given_up(lane, "one of them could not make sense of what came by it")
         return True
 
     def _accepted(self, key: int, message: m.LaneOffered) -> None:
@@ -155,6 +158,11 @@ class BulkLanes:
         self._close(lane)
         self._tell(lane, m.LaneOver(lane.number))
 
+    def _given_up(self, lane: Lane, why: str) -> None:
+        self._log(f"client {lane.pair[0]} and engine set {lane.pair[1]} have lost a bulk lane: {why}")
+        self._close(lane)
+        self._tell(lane, m.LaneOver(lane.number))
+
     def _tell(self, lane: Lane, message: m.AnyMessage) -> None:
         for key in lane.pair:
             self._send(key, message, ())
@@ -172,7 +180,8 @@ class BulkLanes:
         """A session is over, or is begun anew: so are its lanes."""
         for lane in self._table.ended(key):
             self._close(lane)
-            self._send(lane.other(key), m.LaneOver(lane.number), ())
+            # What it is told of its calls in this turn says more of them than that their bytes will not come.
+            self._loop.call_at_turn_end(partial(self._send, lane.other(key), m.LaneOver(lane.number), ()))
 
     def close(self) -> None:
         """End all lanes."""

@@ -162,6 +162,16 @@ class LaneTable:
         self._drop(lane)
         return lane
 
+    def given_up(self, key: int, number: int, now: float) -> Lane | None:
+        """An end has lost what came by a lane that was made; return it, and forget it. None if it is not known."""
+        lane = self.of(key, number)
+        if lane is None or lane.state not in (LaneState.UP, LaneState.CUT):
+            return None
+        if self._current.get(lane.pair) is lane:
+            self._put_off(lane, now)
+        self._drop(lane)
+        return lane
+
     def overdue(self, now: float) -> list[Lane]:
         """Return, and forget, the lanes that were not made in time."""
         late = [lane for lane in self._current.values() if lane.state is not LaneState.UP and now >= lane.made_by]

@@ -25,9 +25,13 @@ class DataReceived(NamedTuple):
 
 
 class StreamAborted(NamedTuple):
-    """The peer will not send the rest of a stream."""
+    """The rest of a stream will not come.
+
+    Its sender has given it up; or, with a ``reason``, bytes of it were lost here, of which nobody else knows.
+    """
 
     stream: int
+    reason: str = ""
 
 
 class CreditReceived(NamedTuple):

@@ -111,6 +111,28 @@ def test_both_ends_say_that_it_was_cut_and_others_do_not() -> None:
     assert lane.other(SET) == CLIENT
 
 
+@pytest.mark.parametrize("is_cut", [False, True], ids=["up", "cut"])
+def test_an_end_may_give_a_lane_up_that_was_made(is_cut: bool) -> None:
+    table = LaneTable()
+    lane = made(table)
+    if is_cut:
+        table.cut(SET, lane.number, 0.0)
+    assert table.given_up(OTHER, lane.number, 0.0) is None
+    assert table.given_up(CLIENT, lane.number, 0.0) is lane
+    assert len(table) == 0
+    assert table.given_up(SET, lane.number, 0.0) is None
+    assert table.begin(PAIR, 0.0) is None, "for a moment"
+    assert table.begin(PAIR, limits.LANE_AGAIN) is not None
+
+
+def test_a_lane_that_is_not_made_cannot_be_given_up_but_fails() -> None:
+    table = LaneTable()
+    lane = table.begin(PAIR, 0.0)
+    assert lane is not None
+    assert table.given_up(CLIENT, lane.number, 0.0) is None
+    assert table.failed(CLIENT, lane.number, 0.0) is lane
+
+
 def test_a_lane_that_is_not_made_cannot_be_cut() -> None:
     table = LaneTable()
     lane = table.begin(PAIR, 0.0)
@@ -158,7 +180,7 @@ def test_nothing_that_peers_say_breaks_it() -> None:
     for _ in range(3000):
         now += source.random() * 5
         key, number = source.choice([CLIENT, SET, OTHER, 4]), source.randrange(1, table._next + 1)
-        step = source.randrange(7)
+        step = source.randrange(8)
         if step == 0:
             table.begin(source.choice([PAIR, (OTHER, SET), (OTHER, 4)]), now)
         elif step == 1 and (found := table.accepted(key, number)) is not None:
@@ -171,6 +193,8 @@ def test_nothing_that_peers_say_breaks_it() -> None:
             table.cut(key, number, now)
         elif step == 5:
             table.failed(key, number, now)
+        elif step == 6:
+            table.given_up(key, number, now)
         else:
             table.overdue(now)
         assert len(table) <= 3 + 3 * 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...protocol.connection import MessageReceived
+from ...protocol.connection import Event, MessageReceived, StreamAborted
 from ...protocol.frames import Buffer
 from ...transport.bodyreceiver import BodyReceiver
 from ...transport.privatememory import PrivateMemory
@@ -23,15 +23,20 @@ class ArrivingBodies:
     def __init__(self, link: Endpoint, transfers: Transfers) -> None:
         self._link = link
         self._transfers = transfers
+        self._failed: dict[int, Callable[[str], None]] = {}
 
     def receive(
         self,
         message: Any,
         event: MessageReceived,
         done: Callable[[list[Buffer]], None],
-        no_memory: Callable[[], None] = lambda: None,
+        failed: Callable[[str], None] = lambda _lost: None,
     ) -> None:
-        """Call ``done`` with the body once it is complete. If it will not be, the controller says so."""
+        """Call ``done`` with the body once it is complete. If it will not be, the controller says so.
+
+        But ``failed`` is called where the controller does not know: with why its bytes were lost on their way here,
+        or with nothing if there is no memory for it.
+        """
         if not event.stream:
             done(list(event.body))
             return
@@ -40,7 +45,20 @@ class ArrivingBodies:
         except (OSError, ValueError, OverflowError):
             self._link.connection.refuse(event.stream)
             self._link.wake()
-            no_memory()
+            failed("")
             return
-        assembly = BodyReceiver(message.sizes, memory, lambda whole: done(whole.segments()), lambda: None)
+
+        def complete(whole: BodyReceiver) -> None:
+            self._failed.pop(event.stream, None)
+            done(whole.segments())
+
+        self._failed[event.stream] = failed
+        assembly = BodyReceiver(message.sizes, memory, complete, lambda: self._failed.pop(event.stream, None))
         self._transfers.start(self._link, event.stream, [(assembly, assembly)])
+
+    def handle(self, event: Event) -> None:
+        """Handle an event of a stream."""
+        failed = self._failed.get(event.stream) if isinstance(event, StreamAborted) and event.reason else None
+        self._transfers.handle(self._link, event)
+        if failed is not None and isinstance(event, StreamAborted):
+            failed(event.reason)

@@ -76,6 +76,7 @@ class LaneEnd:
         number: the controller's.
         send: sends a message on the session.
         deliver: called with the events of streams of the session.
+        broken: called if nothing that comes can be believed any more, so that what is under way is lost.
     """
 
     def __init__(
@@ -84,11 +85,13 @@ class LaneEnd:
         number: int,
         send: Callable[[m.AnyMessage, bytes], object],
         deliver: Callable[[Event], None],
+        broken: Callable[[KernelError], None],
     ) -> None:
         self.number = number
         self._loop = loop
         self._send = send
         self._deliver = deliver
+        self._broken = broken
         self.connection = Connection(LANE, credit=limits.STREAM_WINDOW, unacknowledged=limits.LANE_UNACKNOWLEDGED)
         self._peer: Authenticated | None = None
         self._link: Link | None = None
@@ -144,6 +147,10 @@ class LaneEnd:
         if self._link is not None:
             self._link.close("the session is over")
 
+    def incomplete(self) -> list[int]:
+        """The streams of the session of which the lane still owes bytes that the session has told of."""
+        return [stream for stream, arrival in self._by_stream.items() if arrival.handed_on < arrival.told]
+
     def _look_at_wear(self) -> None:
         if self._peer is not None and self._peer.pipe.records >= limits.TLS_RECORDS and self._link is not None:
             self._link.close("its keys have been used for long enough")
@@ -198,17 +205,20 @@ class LaneEnd:
     # --- the connection of the lane
 
     def _closed(self, reason: str, orderly: bool, error: KernelError | None) -> None:
-        del reason, orderly, error
-        if not self._is_cut:
-            self._is_cut = True
+        del reason, orderly
+        if self._is_cut:
+            return
+        self._is_cut = True
+        if error is None:
             self._send(m.LaneCut(self.number, self.connection.received), b"")
-            self._go_through_session()
+        else:
+            self._broken(error)
 
     def _go_through_session(self) -> None:
         """Send what the other end has not received, when both have said what they have."""
         if self._is_cut and self._peer_received is not None and not self._is_tunnel:
-            self._is_tunnel = True
             self.connection.resume(self._peer_received)
+            self._is_tunnel = True
             self.wake()
 
     def _send_through_session(self) -> None:

@@ -96,20 +96,34 @@ class Lanes:
                 for end in self._ends.values():
                     end.aborted(event.stream)
         elif isinstance(event, DataReceived) and isinstance(event.data, LanePart):
+            self._passed(event, event.data)
             return
         self._on_event(event)
 
     def _passed(self, event: DataReceived, part: LanePart) -> None:
         self._tell(part.lane, lambda end: end.passed(event, part))
+        if part.lane not in self._ends:
+            self._lost(event.stream, "it is not known here any more")
 
     def _tell(self, lane: int, tell: Callable[[LaneEnd], object]) -> None:
-        """Tell one end what comes from the other; if the lane is not known, that is gone, with its streams."""
+        """Tell one end what comes from the other."""
         end = self._ends.get(lane)
         if end is not None:
             try:
                 tell(end)
-            except RemoteProtocolError:  # of the other end: the controller, and what else it says, is not to blame
-                self._forget(lane)
+            except RemoteProtocolError as error:
+                # Of the other end: the controller, and what else it says, is not to blame.
+                self._give_up(lane, error)
+
+    def _give_up(self, lane: int, error: KernelError) -> None:
+        self._forget(lane, str(error))
+        self._send(m.LaneOver(lane))
+
+    def _lost(self, stream: int, why: str) -> None:
+        """Have nobody wait for the bytes of a stream that were to come by a lane, and will not."""
+        self._session.connection.refuse(stream)
+        self._deliver(StreamAborted(stream, f"the bulk lane by which it came has ended: {why}"))
+        self._session.wake()
 
     # --- orders of the controller
 
@@ -129,14 +143,17 @@ class Lanes:
             for part in event.body:
                 self._tell(message.lane, partial(LaneEnd.bytes_received, data=part))
         elif isinstance(message, m.LaneOver):
-            self._forget(message.lane)
+            self._forget(message.lane, "its other end is gone, or has given it up")
 
-    def _forget(self, lane: int) -> None:
+    def _forget(self, lane: int, why: str) -> None:
         making, end = self._making.pop(lane, None), self._ends.pop(lane, None)
         if making is not None:
             making.stop()
         if end is not None:
+            lost = end.incomplete()
             end.close()
+            for stream in lost:
+                self._lost(stream, why)
 
     def _offer(self, lane: int) -> None:
         if len(self._making) < limits.LANES:
@@ -199,7 +216,11 @@ class Lanes:
         if self._making.pop(lane, None) is None:
             peer.pipe.close()
             return
-        end = self._ends[lane] = LaneEnd(self._loop, lane, self._send, self._deliver)
+
+        def broken(error: KernelError) -> None:
+            self._give_up(lane, error)
+
+        end = self._ends[lane] = LaneEnd(self._loop, lane, self._send, self._deliver, broken)
         end.start(peer)
 
     def _send(self, message: m.AnyMessage, body: bytes = b"") -> None:

@@ -7,12 +7,14 @@ import random
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
+import numpy as np
 import pytest
 
 from ipmpi import limits
-from ipmpi.errors import KernelError
+from ipmpi.client import MultiEngineClient
+from ipmpi.errors import CompositeError, ConnectionError, KernelError, RemoteProtocolError
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived, StreamAborted
 from ipmpi.protocol.streams import OutgoingStream
@@ -22,6 +24,7 @@ from ipmpi.transport.dial.negotiate import Authenticated
 from ipmpi.transport.dial.routes import Route
 from ipmpi.transport.link import Link
 from ipmpi.transport.loop import Loop
+from tests.in_process import InProcess, in_process, wait_until
 from tests.socketpipe import SocketPipe
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
@@ -104,15 +107,26 @@ class End:
 
 
 class Both:
-    """Two ends, and their lane."""
+    """Two ends, and their lane; or two halves of one that are not ``joined``."""
 
-    def __init__(self) -> None:
+    def __init__(self, joined: bool = True) -> None:
         self.loop = Loop()
         a, b = socket.socketpair()
         self.sender, self.receiver = End(self.loop, a), End(self.loop, b)
         self.ends = self.sender, self.receiver
-        for end, sock in zip(self.ends, socket.socketpair(), strict=True):
+        near, other = socket.socketpair()
+        self.far = [] if joined else [other, *(pair := socket.socketpair())[1:]]
+        halves = (near, other) if joined else (near, pair[0])
+        for end, sock in zip(self.ends, halves, strict=True):
             end.begin(sock)
+
+    def close(self) -> None:
+        """End all."""
+        for end in self.ends:
+            end.close()
+        self.loop.close()
+        for sock in self.far:
+            sock.close()
 
     def until(self, true: Callable[[], Any], seconds: float = 60.0) -> None:
         """Run until something is so."""
@@ -134,9 +148,7 @@ class Both:
 def both() -> Iterator[Both]:
     ends = Both()
     yield ends
-    for end in ends.ends:
-        end.close()
-    ends.loop.close()
+    ends.close()
 
 
 def bodies(number: int, size: int) -> list[bytes]:
@@ -178,3 +190,127 @@ def test_what_an_end_says_wrongly_on_a_lane_ends_that_and_not_the_session(
     both.sender.wake()
     both.until(lambda: m.Notice("after that") in both.receiver.said or both.receiver.errors)
     assert not any(end.errors for end in both.ends)
+
+
+# --- bytes that are lost ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def apart() -> Iterator[Both]:
+    """Two ends of which each hears nothing on the lane."""
+    ends = Both(joined=False)
+    yield ends
+    ends.close()
+
+
+def test_nobody_waits_for_the_bytes_of_a_lane_that_is_over(apart: Both) -> None:
+    apart.sender.stream(b"x" * 500_000)
+    apart.until(lambda: apart.receiver.lane.incomplete())
+    apart.sender.connection.send(m.LaneOver(LANE))  # as the controller would
+    apart.sender.wake()
+    apart.until(lambda: apart.receiver.aborted)
+    (aborted,) = apart.receiver.aborted
+    assert aborted.stream == apart.receiver.streams[0]
+    assert "the bulk lane by which it came has ended" in aborted.reason
+    assert not apart.receiver.complete
+
+
+def test_what_comes_by_a_lane_that_is_not_known_is_not_waited_for(apart: Both) -> None:
+    apart.receiver.lanes._ends.pop(LANE).close()
+    apart.sender.stream(b"x" * 500_000)
+    apart.until(lambda: apart.receiver.aborted)
+    assert apart.receiver.aborted[0].stream == apart.receiver.streams[0]
+    assert not any(end.errors for end in apart.ends)
+
+
+def test_a_body_whose_lane_ends_by_what_its_sender_says_is_not_waited_for(both: Both) -> None:
+    both.sender.stream(b"x" * 4 * limits.STREAM_WINDOW)
+    both.until(lambda: both.receiver.lane.incomplete())
+    announce(both.sender.lane, [1000, 1000])
+    both.until(lambda: both.receiver.aborted or both.receiver.complete)
+    assert [aborted.stream for aborted in both.receiver.aborted] == both.receiver.streams
+    both.until(lambda: LANE not in both.sender.lanes._ends)  # it has lost what it was sent, too
+    whole = both.sender.connection.send_streamed(m.Result(1, [0], True, b"", [300_000]), 300_000)
+    both.sender.connection.feed(whole, bytes(300_000))
+    both.sender.wake()
+    both.until(lambda: both.receiver.complete)
+    assert not any(end.errors for end in both.ends)
+
+
+@pytest.mark.parametrize("received", [0, 10**6])
+def test_a_lane_whose_other_end_counts_wrongly_is_not_waited_for(apart: Both, received: int) -> None:
+    apart.sender.stream(b"x" * 500_000)
+    apart.until(lambda: apart.receiver.lane.incomplete())
+    apart.receiver.connection.send(m.LaneCut(LANE, received))
+    apart.receiver.wake()
+    apart.until(lambda: LANE not in apart.sender.lanes._ends or apart.sender.lane._is_tunnel)
+    if received:
+        apart.until(lambda: apart.receiver.aborted)
+    else:
+        apart.until(lambda: apart.receiver.complete)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[InProcess]:
+    """A controller and an engine, which comes by TCP as its clients do."""
+    with in_process(1) as running:
+        yield running
+
+
+def bytes_are_lost(*_: object) -> NoReturn:
+    """What an end does with what it cannot make sense of."""
+    raise RemoteProtocolError("the test does not like it")
+
+
+ARRAY = "import numpy; x = numpy.ones(8_000_000, 'u1')"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda mec: mec.pull("x"), lambda mec: mec.push({"y": np.ones(8_000_000, "u1")})],
+    ids=["pull", "push"],
+)
+def test_a_call_whose_bytes_are_lost_fails_at_once_and_the_next_goes_well(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch, call: Callable[[MultiEngineClient], Any]
+) -> None:
+    with cluster.mec() as mec:
+        mec.execute(ARRAY)
+        lanes = sum("have a bulk lane" in line for line in cluster.lines)
+        while sum("have a bulk lane" in line for line in cluster.lines) == lanes:
+            mec.pull("x")
+        with monkeypatch.context() as patched:
+            patched.setattr(LaneEnd, "passed", bytes_are_lost)
+            with pytest.raises(CompositeError) as caught:
+                call(mec)
+        ((kind, error, _),) = caught.value.elist
+        assert kind is ConnectionError
+        assert "did not arrive" in str(error)
+        wait_until(lambda: "have lost a bulk lane" in "".join(cluster.lines), "the controller hears of it")
+        call(mec)
+        assert mec.pull("x")[0].sum() == 8_000_000
+
+
+def test_a_task_whose_result_is_lost_fails_at_once(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    with cluster.tc() as tc:
+        lanes = sum("have a bulk lane" in line for line in cluster.lines)
+        while sum("have a bulk lane" in line for line in cluster.lines) == lanes:
+            tc.map(np.ones, [8_000_000])
+        with monkeypatch.context() as patched:
+            patched.setattr(LaneEnd, "passed", bytes_are_lost)
+            with pytest.raises(ConnectionError, match=r"its result did not arrive. Submit it again"):
+                tc.map(np.ones, [8_000_000])
+        assert tc.map(np.ones, [8_000_000])[0].sum() == 8_000_000
+
+
+def test_a_task_whose_arguments_are_lost_gets_them_again(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cluster.tc() as tc:
+        argument = np.ones(8_000_000, "u1")
+        lanes = sum("have a bulk lane" in line for line in cluster.lines)
+        while sum("have a bulk lane" in line for line in cluster.lines) == lanes:
+            tc.map(np.sum, [argument])
+        with monkeypatch.context() as patched:
+            patched.setattr(LaneEnd, "passed", bytes_are_lost)
+            assert tc.map(np.sum, [argument]) == [8_000_000]
+        wait_until(lambda: "have lost a bulk lane" in "".join(cluster.lines), "the controller hears of it")
