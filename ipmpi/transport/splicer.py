@@ -13,11 +13,13 @@ import os
 import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from .. import limits
+from .errorlog import ErrorLog
 
 Socket = socket.socket
 
@@ -106,7 +108,12 @@ class _Pair:
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sockets = one, other
-        self.ways = _Way(one, other), _Way(other, one)
+        forth = _Way(one, other)
+        try:
+            self.ways = forth, _Way(other, one)
+        except OSError:
+            forth.close()
+            raise
         self.waits_for = {one: select.EPOLLIN, other: select.EPOLLIN}
         """What the poller was told."""
 
@@ -135,13 +142,17 @@ class _Pair:
 class Splicer:
     """All pairs of this process. Its methods may be called from any thread.
 
+    Whatever the system refuses (descriptors, memory) ends the pair that needed it, and no other.
+
     Args:
-        on_end: called in the thread of the splicer with the number of a pair that is over, and closed.
+        on_end: called with the number of a pair that is over, and closed, or could not be made; in the thread of the
+            splicer, or of who joins where there is none.
     """
 
     def __init__(self, on_end: Callable[[int], None]) -> None:
         self._on_end = on_end
         self._thread: threading.Thread | None = None
+        self._errors = ErrorLog(time.monotonic)
         self._asked: deque[Callable[[], None]] = deque()
         self._pairs: dict[int, _Pair] = {}
         self._by_file: dict[int, tuple[int, socket.socket]] = {}
@@ -149,9 +160,15 @@ class Splicer:
 
     def join(self, number: int, one: socket.socket, other: socket.socket) -> None:
         """Pass on bytes between two sockets, which are the splicer's from now on, until one of them ends."""
-        if self._thread is None:
-            self._begin()
-        self._ask(lambda: self._add(number, _Pair(one, other)))
+        try:
+            if self._is_closed:
+                raise OSError(errno.ESHUTDOWN, os.strerror(errno.ESHUTDOWN))
+            if self._thread is None:
+                self._begin()
+        except (OSError, RuntimeError):  # no descriptors, or no thread
+            self._not_made(number, (one, other))
+        else:
+            self._ask(lambda: self._add(number, one, other))
 
     def end(self, number: int) -> None:
         """End a pair."""
@@ -166,13 +183,16 @@ class Splicer:
             self._thread.join(5)
 
     def _begin(self) -> None:
-        self._poller = select.epoll()
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._wake_read.setblocking(False)
-        self._wake_write.setblocking(False)
-        self._poller.register(self._wake_read, select.EPOLLIN)
-        self._thread = threading.Thread(target=self._run, name="ipmpi-lanes", daemon=True)
-        self._thread.start()
+        with contextlib.ExitStack() as undo:
+            self._poller = undo.enter_context(contextlib.closing(select.epoll()))
+            self._wake_read, self._wake_write = map(undo.enter_context, socket.socketpair())
+            self._wake_read.setblocking(False)
+            self._wake_write.setblocking(False)
+            self._poller.register(self._wake_read, select.EPOLLIN)
+            thread = threading.Thread(target=self._run, name="ipmpi-lanes", daemon=True)
+            thread.start()
+            self._thread = thread
+            undo.pop_all()
 
     def _ask(self, call: Callable[[], None]) -> None:
         self._asked.append(call)
@@ -190,36 +210,61 @@ class Splicer:
                     self._ready(number)
                     if events & (select.EPOLLHUP | select.EPOLLERR):  # it would be told again and again
                         self._over(number)
-            while self._asked:
-                self._asked.popleft()()
+            self._do_asked()
+        self._do_asked()
         for number in list(self._pairs):
             self._over(number)
         self._poller.close()
         self._wake_read.close()
         self._wake_write.close()
 
-    def _add(self, number: int, pair: _Pair) -> None:
-        self._pairs[number] = pair
-        for sock in pair.sockets:
-            self._by_file[sock.fileno()] = number, sock
-            self._poller.register(sock, select.EPOLLIN)
+    def _do_asked(self) -> None:
+        while self._asked:
+            self._asked.popleft()()
+
+    def _add(self, number: int, one: socket.socket, other: socket.socket) -> None:
+        try:
+            pair = self._pairs[number] = _Pair(one, other)
+        except OSError:
+            self._not_made(number, (one, other))
+            return
+        try:
+            for sock in pair.sockets:
+                self._by_file[sock.fileno()] = number, sock
+                self._poller.register(sock, select.EPOLLIN)
+        except (OSError, ValueError):  # ValueError: it was closed
+            self._over(number)
 
     def _ready(self, number: int) -> None:
         pair = self._pairs[number]
         if not pair.move():
             self._over(number)
             return
-        for sock in pair.sockets:
-            if (events := pair.events(sock)) != pair.waits_for[sock]:
-                self._poller.modify(sock, events)
-                pair.waits_for[sock] = events
+        try:
+            for sock in pair.sockets:
+                if (events := pair.events(sock)) != pair.waits_for[sock]:
+                    self._poller.modify(sock, events)
+                    pair.waits_for[sock] = events
+        except OSError:
+            self._over(number)
 
     def _over(self, number: int) -> None:
         pair = self._pairs.pop(number, None)
         if pair is not None:
             for sock in pair.sockets:
                 self._by_file.pop(sock.fileno(), None)
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):
                     self._poller.unregister(sock)
             pair.close()
+            self._tell(number)
+
+    def _not_made(self, number: int, sockets: tuple[socket.socket, ...]) -> None:
+        for sock in sockets:
+            sock.close()
+        self._tell(number)
+
+    def _tell(self, number: int) -> None:
+        try:
             self._on_end(number)
+        except Exception as error:  # all other pairs need this thread
+            self._errors.report(error)

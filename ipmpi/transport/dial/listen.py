@@ -147,9 +147,12 @@ class Acceptor:
             assert self.on_lane is not None
             try:
                 self.on_lane(ticket, joins)
-            except KernelError as error:
-                self._report(source, error)
+            except Exception as error:
                 joins.close()
+                if not isinstance(error, KernelError):
+                    self._loop.report(error)
+                    error = internal_error(error, "while a connection for a bulk lane was taken")
+                self._report(source, error)
 
         pipe = self._pipe(sock)
         if pipe is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import random
 import socket
 from collections import defaultdict
@@ -17,6 +17,7 @@ from ipmpi.client import MultiEngineClient
 from ipmpi.errors import CompositeError, ConnectionError, KernelError, RemoteProtocolError
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived, StreamAborted
+from ipmpi.protocol.lanes import PREAMBLE
 from ipmpi.protocol.streams import OutgoingStream
 from ipmpi.transport.dial.lane import LaneEnd
 from ipmpi.transport.dial.lanes import Lanes, _Making
@@ -314,3 +315,18 @@ def test_a_task_whose_arguments_are_lost_gets_them_again(
             patched.setattr(LaneEnd, "passed", bytes_are_lost)
             assert tc.map(np.sum, [argument]) == [8_000_000]
         wait_until(lambda: "have lost a bulk lane" in "".join(cluster.lines), "the controller hears of it")
+
+
+def test_a_connection_for_a_lane_that_cannot_be_taken_is_closed(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(ticket: bytes, sock: socket.socket) -> NoReturn:
+        raise OSError(errno.EMFILE, "too many")
+
+    monkeypatch.setattr(cluster.listener, "on_lane", fails)
+    with socket.create_connection(("127.0.0.1", cluster.listener.port), 60) as sock:
+        sock.sendall(PREAMBLE + bytes(32))
+        assert sock.recv(1) == b""
+    wait_until(lambda: "while a connection for a bulk lane was taken" in "".join(cluster.lines), "a line about it")
+    with cluster.mec() as mec:
+        assert mec.get_ids() == [0]
