@@ -62,7 +62,12 @@ LANE_BODIES_SENT: Final = LANE_BODIES // 2
 from where they are when there is room."""
 
 LANES: Final = 64
-"""Bulk lanes of a controller, those that are being made included; each needs eight descriptors."""
+"""Bulk lanes of a controller, those that are being made included; each needs six descriptors, and
+two pipes (LANE_PIPE)."""
+
+LANE_PIPE: Final = 256 * KIB
+"""What such a pipe holds. All of them together stay below the 64 MiB that Linux gives a user (pipe-user-pages-soft):
+above that, new pipes have one page, also those of other programs."""
 
 LANES_OF_CLIENT: Final = 8
 """Lanes of one client, each to another engine set."""

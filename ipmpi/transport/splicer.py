@@ -23,8 +23,6 @@ from .errorlog import ErrorLog
 
 Socket = socket.socket
 
-_PIPE: Final = limits.MIB
-"""What a pipe is to hold; without that right, the kernel gives less."""
 _SIZE: Final = limits.CHUNK
 _TURNS: Final = 8
 """Pieces of one direction before others have their turn."""
@@ -44,7 +42,7 @@ class _Way:
         if _splice is not None:
             self._pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             with contextlib.suppress(OSError):
-                fcntl.fcntl(self._pipe[1], getattr(fcntl, "F_SETPIPE_SZ", 1031), _PIPE)
+                fcntl.fcntl(self._pipe[1], getattr(fcntl, "F_SETPIPE_SZ", 1031), limits.LANE_PIPE)
 
     def move(self) -> None:
         """Move what is there; OSError if an end is gone."""
@@ -65,7 +63,7 @@ class _Way:
     def _read(self) -> int:
         if self._pipe is not None:
             try:
-                return int(_splice(self.source.fileno(), self._pipe[1], _PIPE, flags=_FLAGS))
+                return int(_splice(self.source.fileno(), self._pipe[1], limits.LANE_PIPE, flags=_FLAGS))
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOSYS):
                     raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ipmpi import limits
 from ipmpi.transport import splicer as module
 from ipmpi.transport.splicer import Splicer
 
@@ -198,3 +200,24 @@ def test_nothing_is_joined_after_the_end(ends: Ends) -> None:
     with one, other:
         assert one.recv(1) == other.recv(1) == b""
     assert ends.ended == [1, 2]
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_GETPIPE_SZ") or not hasattr(os, "splice"), reason="no splice here")
+def test_all_pipes_fit_into_what_linux_gives_a_user(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has no more gets pipes of one page for all programs."""
+    made: list[int] = []
+    whole = os.pipe2
+
+    def pipe2(flags: int) -> tuple[int, int]:
+        made.append((pipe := whole(flags))[1])
+        return pipe
+
+    monkeypatch.setattr(os, "pipe2", pipe2)
+    one, other = ends.pair(1)
+    with one, other:
+        one.sendall(b"x")
+        assert other.recv(1) == b"x"
+        sizes = [fcntl.fcntl(each, fcntl.F_GETPIPE_SZ) for each in made]
+    assert len(sizes) == 2
+    assert limits.LANES * sum(sizes) < 64 * limits.MIB
+    ends.wait(1)
