@@ -458,21 +458,21 @@ class Connection:
             raise RemoteProtocolError(f"a frame of stream {number} that announces a file, and none came with it")
         file = self.files.popleft()
         file.claim(size)
-        return self._received_beside(number, incoming, file, last)
+        return self._beside(number, incoming, file, last)
 
     def _receive_passed(self, number: int, part: LanePart) -> Event | None:
         incoming = self._incoming.get(number)
         if incoming is None or not (self.takes_lanes or incoming.lane == part.lane > 0):
             raise RemoteProtocolError(f"bytes of stream {number} that go by lane {part.lane}, which is not for it")
-        return self._received_beside(number, incoming, part, incoming.take(part.size, number, "a part"))
+        return self._beside(number, incoming, part, incoming.take(part.size, number, "a part"))
 
-    def _received_beside(
-        self, number: int, incoming: IncomingStream, data: BodyFile | LanePart, last: bool
-    ) -> Event | None:
+    def _beside(self, number: int, stream: IncomingStream, data: BodyFile | LanePart, last: bool) -> Event | None:
         if last:
             del self._incoming[number]
         self.acknowledge()  # the sender keeps its memory until then
-        return None if incoming.refused else DataReceived(number, data, last)
+        # The end of a lane has to know what comes by it, wanted or not.
+        is_dropped = stream.refused and not (self.takes_lanes and isinstance(data, LanePart))
+        return None if is_dropped else DataReceived(number, data, last)
 
     def _receive_credit(self, number: int, size: int) -> Event | None:
         stream = self._streams.get(number)

@@ -57,8 +57,10 @@ class Carried:
 class _Arrival:
     """A body that comes by the lane. ``told`` counts the bytes that the session has named."""
 
-    def __init__(self, stream_of_lane: int = 0) -> None:
-        self.stream_of_lane = stream_of_lane
+    def __init__(self, body: int) -> None:
+        self.body = body
+        self.stream_of_lane = 0
+        self.is_dropped = False
         self.stream = 0
         self.told = 0
         self.handed_on = 0
@@ -100,7 +102,7 @@ class LaneEnd:
         self._leaving: list[OutgoingStream] = []
         """Bodies that were begun and, when it was last looked, were not sent as a whole."""
         self._by_body: dict[int, _Arrival] = {}
-        self._by_lane_stream: dict[int, tuple[int, _Arrival]] = {}
+        self._by_lane_stream: dict[int, _Arrival] = {}
         self._by_stream: dict[int, _Arrival] = {}
 
     def start(self, peer: Authenticated) -> None:
@@ -159,14 +161,14 @@ class LaneEnd:
 
     def passed(self, event: DataReceived, part: LanePart) -> None:
         """So many bytes of a stream come by this lane."""
-        arrival = self._by_body.setdefault(part.body, _Arrival())
+        arrival = self._by_body.setdefault(part.body, _Arrival(part.body))
         if arrival.stream not in (0, event.stream):
             raise RemoteProtocolError(f"body {part.body} of a lane is that of two streams")
         arrival.stream = event.stream
         arrival.told += part.size
         arrival.ends = event.last
         self._by_stream[event.stream] = arrival
-        self._hand_on(part.body, arrival)
+        self._hand_on(arrival)
 
     def holds_back(self, event: DataReceived) -> bool:
         """Whether an event of the session has to wait, and does, for what comes by the lane before it."""
@@ -184,7 +186,7 @@ class LaneEnd:
         """A stream of the session will not come."""
         arrival = self._by_stream.pop(stream, None)
         if arrival is not None:
-            arrival.behind.clear()
+            self._drop(arrival)
 
     def cut(self, received: int) -> None:
         """The other end has so many frames, and will hear no more on the connection of this lane."""
@@ -231,31 +233,44 @@ class LaneEnd:
     def _event(self, event: Event) -> None:
         if isinstance(event, DataReceived):
             assert isinstance(event.data, memoryview)
-            known = self._by_lane_stream.get(event.stream)
-            if known is None:  # its LaneBody was refused, before the lane was cut
+            arrival = self._by_lane_stream.get(event.stream)
+            if arrival is None:  # its LaneBody was refused, before the lane was cut
                 raise RemoteProtocolError(f"bytes of a body that lane {self.number} does not take")
-            body, arrival = known
             arrival.waiting.append(event.data)
             if event.last:
                 del self._by_lane_stream[event.stream]
-            self._hand_on(body, arrival)
+            self._hand_on(arrival)
             self._look_at_wear()
         elif isinstance(event, MessageReceived) and isinstance(event.message, m.LaneBody):
             self._announced(event.message.body, event.stream)
         elif isinstance(event, StreamAborted) and event.stream in self._by_lane_stream:
-            body, arrival = self._by_lane_stream.pop(event.stream)
-            self._by_body.pop(body, None)
+            arrival = self._by_lane_stream.pop(event.stream)
+            self._by_body.pop(arrival.body, None)
             self._by_stream.pop(arrival.stream, None)
 
     def _announced(self, body: int, stream: int) -> None:
-        arrival = self._by_body.setdefault(body, _Arrival())
+        arrival = self._by_body.setdefault(body, _Arrival(body))
         if not stream or arrival.stream_of_lane or len(self._by_lane_stream) >= limits.LANE_BODIES:
             raise RemoteProtocolError(f"body {body} of a lane is announced twice, or there are too many")
         arrival.stream_of_lane = stream
-        self._by_lane_stream[stream] = body, arrival
-        self._hand_on(body, arrival)
+        self._by_lane_stream[stream] = arrival
+        if arrival.is_dropped:
+            self._drop(arrival)
+        else:
+            self._hand_on(arrival)
 
-    def _hand_on(self, body: int, arrival: _Arrival) -> None:
+    def _drop(self, arrival: _Arrival) -> None:
+        """Nobody wants what comes of a body, or will be announced."""
+        arrival.is_dropped = True
+        arrival.waiting.clear()
+        arrival.behind.clear()
+        if arrival.stream_of_lane:
+            self._by_body.pop(arrival.body, None)
+            if self._by_lane_stream.pop(arrival.stream_of_lane, None) is not None:
+                self.connection.refuse(arrival.stream_of_lane)
+                self.wake()
+
+    def _hand_on(self, arrival: _Arrival) -> None:
         """Hand on what the session has told of and the lane has brought, and give credit for more."""
         while arrival.waiting and arrival.handed_on < arrival.told:
             piece = arrival.waiting.popleft()
@@ -266,7 +281,7 @@ class LaneEnd:
             arrival.handed_on += len(piece)
             last = arrival.ends and arrival.handed_on == arrival.told
             if last:
-                self._by_body.pop(body, None)
+                self._by_body.pop(arrival.body, None)
                 self._by_stream.pop(arrival.stream, None)
             self._deliver(DataReceived(arrival.stream, piece, last))
         if arrival.handed_on == arrival.told:

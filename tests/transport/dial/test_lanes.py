@@ -18,7 +18,7 @@ from ipmpi.errors import CompositeError, ConnectionError, KernelError, RemotePro
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived, StreamAborted
 from ipmpi.protocol.lanes import PREAMBLE
-from ipmpi.protocol.streams import OutgoingStream
+from ipmpi.protocol.streams import LanePart, OutgoingStream
 from ipmpi.transport.dial.lane import LaneEnd
 from ipmpi.transport.dial.lanes import Lanes, _Making
 from ipmpi.transport.dial.negotiate import Authenticated
@@ -330,3 +330,64 @@ def test_a_connection_for_a_lane_that_cannot_be_taken_is_closed(
     wait_until(lambda: "while a connection for a bulk lane was taken" in "".join(cluster.lines), "a line about it")
     with cluster.mec() as mec:
         assert mec.get_ids() == [0]
+
+
+# --- bytes that nobody wants -----------------------------------------------------------------------------------
+
+
+def part_of(both: Both, body: int, size: int) -> OutgoingStream:
+    """Say, as a controller does, that some bytes of a stream of 50 come by the lane."""
+    stream = both.sender.connection.send_streamed(m.Result(1, [0], True, b"", [50]), 50)
+    both.sender.connection.feed(stream, LanePart(LANE, body, size))
+    both.sender.wake()
+    return stream
+
+
+def is_forgotten(both: Both) -> bool:
+    """Whether neither end of the lane knows of a body that is under way."""
+    here, there = both.receiver.lane, both.sender.lane
+    return not (
+        here._by_body or here._by_stream or here._by_lane_stream or there.connection._streams
+        or here.connection._incoming
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["which has come", "which is to come"])
+def test_a_body_that_was_given_up_behind_its_sender_is_not_kept(both: Both, first: bool) -> None:
+    """Its sender has handed all over, so it is the controller that aborts it."""
+    both.receiver.window = 20
+    if first:
+        announce(both.sender.lane, [77])
+        both.until(lambda: both.receiver.lane._by_body)
+    stream = part_of(both, 77, 20)
+    both.until(lambda: both.receiver.lane._by_stream)
+    both.sender.connection.abort(stream)
+    both.sender.wake()
+    both.until(lambda: both.receiver.aborted)
+    if not first:
+        announce(both.sender.lane, [77])
+        both.until(lambda: both.receiver.lane.connection.received)
+    both.until(lambda: is_forgotten(both))
+    both.receiver.window = 300_000
+    both.sender.stream(b"y" * 300_000)
+    both.until(lambda: both.receiver.complete)
+    both.until(lambda: is_forgotten(both))
+    assert not any(end.errors for end in both.ends)
+
+
+def test_a_body_that_is_refused_when_its_sender_has_handed_all_over_is_not_kept(both: Both) -> None:
+    refused = []
+    hand_on = both.receiver.lanes.handle
+
+    def handle(event: Event) -> None:
+        if isinstance(event, DataReceived) and not refused:
+            refused.append(event.stream)
+            both.receiver.connection.refuse(event.stream)
+        hand_on(event)
+
+    both.receiver.lanes.handle = handle  # type: ignore[method-assign]
+    stream = both.sender.stream(bytes(4 * limits.STREAM_WINDOW))
+    both.until(lambda: refused)
+    assert stream.sent == stream.total
+    both.until(lambda: is_forgotten(both))
+    assert not any(end.errors for end in both.ends)
