@@ -61,6 +61,10 @@ LANE_BODIES_SENT: Final = LANE_BODIES // 2
 """Of those that a sender begins at a time. Others, as of a pull from many ranks, go by the session, or by the lane
 from where they are when there is room."""
 
+LANE_REST: Final = LANE_UNACKNOWLEDGED + LANE_BODIES_SENT * STREAM_WINDOW + 32 * MIB
+"""What one end can have left of a lane that is cut: what is not acknowledged, and of each body what there is credit
+for; with the frames around it. Who sends more through the controller is not honest."""
+
 LANES: Final = 64
 """Bulk lanes of a controller, those that are being made included; each needs six descriptors, and
 two pipes (LANE_PIPE)."""

@@ -111,13 +111,17 @@ class BulkLanes:
             found = self._table.cut(key, message.lane, now)
             if found is not None:
                 lane, forgotten = found
-                self._splicer.end(lane.number)
+                self._close(lane)
                 self._send(lane.other(key), message, ())
                 for old in forgotten:
+                    self._close(old)
                     self._tell(old, m.LaneOver(old.number))
         elif isinstance(message, m.LaneBytes):
-            if lane is not None and lane.state is LaneState.CUT:
+            if self._table.is_rest(key, message.lane, sum(message.sizes)):
+                assert lane is not None
                 self._send(lane.other(key), message, event.body)
+            elif lane is not None and self._table.given_up(key, message.lane, now) is not None:
+                self._given_up(lane, "one of them sends what it cannot have left")
         elif (lane := self._table.failed(key, message.lane, now)) is not None:
             self._not_made(lane)
         elif (lane := self._table.given_up(key, message.lane, now)) is not None:

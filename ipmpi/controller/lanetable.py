@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -54,13 +55,17 @@ Pair = tuple[int, int]
 
 @dataclass
 class Lane:
-    """One lane. ``made_by``: when it has to be up. ``tickets`` that were not used, and whose they are."""
+    """One lane. ``made_by``: when it has to be up. ``tickets`` that were not used, and whose they are.
+
+    ``rest``: bytes that each end has sent through the controller after the lane was cut.
+    """
 
     number: int
     pair: Pair
     made_by: float
     state: LaneState = LaneState.OFFERED
     tickets: dict[bytes, int] = field(default_factory=dict)
+    rest: Counter[int] = field(default_factory=Counter)
     ready: set[int] = field(default_factory=set)
 
     def other(self, key: int) -> int:
@@ -161,6 +166,14 @@ class LaneTable:
         self._put_off(lane, now)
         self._drop(lane)
         return lane
+
+    def is_rest(self, key: int, number: int, size: int) -> bool:
+        """Whether so many bytes more may come through the controller: of a lane that was cut, as an end can have."""
+        lane = self.of(key, number)
+        if lane is None or lane.state is not LaneState.CUT:
+            return False
+        lane.rest[key] += size
+        return lane.rest[key] <= limits.LANE_REST
 
     def given_up(self, key: int, number: int, now: float) -> Lane | None:
         """An end has lost what came by a lane that was made; return it, and forget it. None if it is not known."""
