@@ -58,20 +58,20 @@ LANE_BODIES: Final = 256
 """Bodies that are under way on one lane, in one direction. The lane of a sender that begins more is ended."""
 
 LANE_BODIES_SENT: Final = LANE_BODIES // 2
-"""Of those that a sender begins at a time. Others, as of a pull from many ranks, go by the session, or by the lane
-from where they are when there is room."""
+"""Of those that a sender begins at a time. Others, as of a pull from many ranks, go by the session, or from where
+they are by the lane when there is room."""
 
 LANE_REST: Final = LANE_UNACKNOWLEDGED + LANE_BODIES_SENT * STREAM_WINDOW + 32 * MIB
-"""What one end can have left of a lane that is cut: what is not acknowledged, and of each body what there is credit
-for; with the frames around it. Who sends more through the controller is not honest."""
+"""What one end can have left of a lane that is cut: what is not acknowledged, and of each body what there is
+credit for; with the frames around it. Who sends more through the controller is not honest."""
 
 LANES: Final = 64
-"""Bulk lanes of a controller, those that are being made included; each needs six descriptors, and
-two pipes (LANE_PIPE)."""
+"""Bulk lanes of a controller, those that are being made included; each needs six descriptors, four of them for two
+pipes."""
 
 LANE_PIPE: Final = 256 * KIB
-"""What such a pipe holds. All of them together stay below the 64 MiB that Linux gives a user (pipe-user-pages-soft):
-above that, new pipes have one page, also those of other programs."""
+"""What such a pipe holds. All together stay below the 64 MiB that Linux gives a user (pipe-user-pages-soft): above
+that, new pipes have one page, also those of other programs."""
 
 LANES_OF_CLIENT: Final = 8
 """Lanes of one client, each to another engine set."""

@@ -168,7 +168,7 @@ class LaneTable:
         return lane
 
     def is_rest(self, key: int, number: int, size: int) -> bool:
-        """Whether so many bytes more may come through the controller: of a lane that was cut, as an end can have."""
+        """Whether the lane was cut, and an end can have so many bytes more of it to send by the session."""
         lane = self.of(key, number)
         if lane is None or lane.state is not LaneState.CUT:
             return False

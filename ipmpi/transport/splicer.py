@@ -109,7 +109,7 @@ class _Pair:
         forth = _Way(one, other)
         try:
             self.ways = forth, _Way(other, one)
-        except OSError:
+        except (OSError, MemoryError):
             forth.close()
             raise
         self.waits_for = {one: select.EPOLLIN, other: select.EPOLLIN}
@@ -125,7 +125,7 @@ class _Pair:
         try:
             for way in self.ways:
                 way.move()
-        except OSError:
+        except (OSError, MemoryError):
             return False
         return not any(way.is_over for way in self.ways)
 
@@ -143,8 +143,8 @@ class Splicer:
     Whatever the system refuses (descriptors, memory) ends the pair that needed it, and no other.
 
     Args:
-        on_end: called with the number of a pair that is over, and closed, or could not be made; in the thread of the
-            splicer, or of who joins where there is none.
+        on_end: called with the number of a pair that is over, and closed, or could not be made; in the thread of
+            the splicer, or of who joins where there is none.
     """
 
     def __init__(self, on_end: Callable[[int], None]) -> None:
@@ -223,7 +223,7 @@ class Splicer:
     def _add(self, number: int, one: socket.socket, other: socket.socket) -> None:
         try:
             pair = self._pairs[number] = _Pair(one, other)
-        except OSError:
+        except (OSError, MemoryError):
             self._not_made(number, (one, other))
             return
         try:

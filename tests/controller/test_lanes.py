@@ -86,7 +86,9 @@ def test_what_no_honest_end_has_left_of_a_lane_ends_it(
     lanes.sent.clear()
     lanes.say(key, m.LaneBytes(lane.number, [1]), b"x")
     assert lanes.sent == [(each, m.LaneOver(lane.number)) for each in lane.pair]
-    assert lanes.lines == ["client 1 and engine set 2 have lost a bulk lane: one of them sends what it cannot have left"]
+    assert lanes.lines == [
+        "client 1 and engine set 2 have lost a bulk lane: one of them sends what it cannot have left"
+    ]
     lanes.say(other, rest, bytes(1000))
     assert len(lanes.sent) == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ...protocol.connection import Event, MessageReceived, StreamAborted
@@ -30,12 +31,12 @@ class ArrivingBodies:
         message: Any,
         event: MessageReceived,
         done: Callable[[list[Buffer]], None],
-        failed: Callable[[str], None] = lambda _lost: None,
+        failed: Callable[[Any, str], None] = lambda _message, _lost: None,
     ) -> None:
         """Call ``done`` with the body once it is complete. If it will not be, the controller says so.
 
-        But ``failed`` is called where the controller does not know: with why its bytes were lost on their way here,
-        or with nothing if there is no memory for it.
+        But ``failed`` is called where the controller does not know: with the message, and why its bytes were lost
+        on their way here; with no reason if there is no memory for it.
         """
         if not event.stream:
             done(list(event.body))
@@ -45,20 +46,23 @@ class ArrivingBodies:
         except (OSError, ValueError, OverflowError):
             self._link.connection.refuse(event.stream)
             self._link.wake()
-            failed("")
+            failed(message, "")
             return
 
-        def complete(whole: BodyReceiver) -> None:
+        def over() -> None:
             self._failed.pop(event.stream, None)
+
+        def complete(whole: BodyReceiver) -> None:
+            over()
             done(whole.segments())
 
-        self._failed[event.stream] = failed
-        assembly = BodyReceiver(message.sizes, memory, complete, lambda: self._failed.pop(event.stream, None))
+        self._failed[event.stream] = partial(failed, message)
+        assembly = BodyReceiver(message.sizes, memory, complete, over)
         self._transfers.start(self._link, event.stream, [(assembly, assembly)])
 
     def handle(self, event: Event) -> None:
         """Handle an event of a stream."""
-        failed = self._failed.get(event.stream) if isinstance(event, StreamAborted) and event.reason else None
+        failed = self._failed.get(event.stream)
         self._transfers.handle(self._link, event)
-        if failed is not None and isinstance(event, StreamAborted):
+        if failed is not None and isinstance(event, StreamAborted) and event.reason:
             failed(event.reason)

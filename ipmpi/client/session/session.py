@@ -314,7 +314,7 @@ class Session:
             return
         message = event.message
         if isinstance(message, m.Result):
-            self._receive(message, event, lambda body: self._result(message, body), lambda lost: self._missed(message, lost))
+            self._receive(message, event, lambda body: self._result(message, body), self._missed)
         elif isinstance(message, m.Output):
             if (command := self._commands.get(message.id)) is not None:
                 command.output.add(message.blocks)
@@ -419,7 +419,7 @@ class Session:
                 self.tasks.tasks_done(message, event.body)
         elif isinstance(message, m.TaskDone):
             done = self.tasks.task_done
-            self._receive(message, event, lambda body: done(message, body), lambda lost: self._missed_task(message, lost))
+            self._receive(message, event, lambda body: done(message, body), self._missed_task)
 
     def _missed_task(self, message: m.TaskDone, lost: str) -> None:
         text = (
