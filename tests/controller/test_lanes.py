@@ -120,3 +120,12 @@ def test_nothing_is_kept_of_lanes_that_were_cut_long_ago(lanes: Lanes) -> None:
         lanes.bulk._waiting[cut[-1].number] = []
     assert len(lanes.table) == 4
     assert sorted(lanes.bulk._waiting) == [lane.number for lane in cut[2:]]
+
+
+def test_the_other_end_hears_what_becomes_of_its_calls_before_it_hears_of_the_lane(lanes: Lanes) -> None:
+    lane = made(lanes.table)
+    lanes.bulk.session_ended(CLIENT)
+    lanes.sent.append((SET, m.Notice("what else is sent in this turn")))
+    lanes.loop.stop()
+    lanes.loop.run()
+    assert lanes.sent == [(SET, m.Notice("what else is sent in this turn")), (SET, m.LaneOver(lane.number))]

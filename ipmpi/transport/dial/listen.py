@@ -147,12 +147,13 @@ class Acceptor:
             assert self.on_lane is not None
             try:
                 self.on_lane(ticket, joins)
-            except Exception as error:
-                joins.close()
-                if not isinstance(error, KernelError):
-                    self._loop.report(error)
-                    error = internal_error(error, "while a connection for a bulk lane was taken")
+            except KernelError as error:
                 self._report(source, error)
+                joins.close()
+            except Exception as error:
+                self._loop.report(error)
+                self._report(source, internal_error(error, "while a connection for a bulk lane was taken"))
+                joins.close()
 
         pipe = self._pipe(sock)
         if pipe is None:
