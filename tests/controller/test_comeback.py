@@ -299,7 +299,7 @@ def test_a_planted_bug_is_found(
 
 # --- single cases: one set of ranks 0 and 1, and one client -----------------------------------------------------
 
-CLIENT, SET, LATE = 1, 20, 21
+CLIENT, OTHER, SET, LATE = 1, 2, 20, 21
 
 
 class Controller:
@@ -401,6 +401,42 @@ def test_a_command_for_all_engines_does_not_run_after_one_that_was_sent_later() 
     assert dispatched(sent[SET]) == [(5, [1])]
     (given,) = (each for each in sent[SET] if isinstance(each, m.Dispatch))
     assert given.id < 7 << 20, "another controller would run it after that"
+
+
+def test_a_client_that_comes_too_late_does_not_change_the_order_of_what_has_run() -> None:
+    """Its command was begun on one engine; the other one ran what another client has sent meanwhile."""
+    controller = Controller()
+    controller.set_registers()
+    controller.hears(SET, m.CommandsHeld(7 << 20, CLIENT, 5, "execute", 2, running=[0]))
+    controller.hears(SET, m.CommandsHeld(is_last=True))
+    controller.comeback.due(21.0)
+    controller.router.command(OTHER, m.Command(1, [0, 1], "execute", "execute", b"op"), (), 0)
+    controller.client_tells(again(4), again(5))
+    (given,) = (each for each in controller.flush()[SET] if isinstance(each, m.Dispatch))
+    controller.router.result(SET, m.Result(given.id, [1], True, b"out"), [], 0)
+    controller.router.result(SET, m.Result(7 << 20, [0], True, b"out"), [], 0)
+    sent = controller.flush()
+    assert dispatched(sent[SET]) == [(1, [1]), (1, [0])], "first command 5, then command 1 of the other client"
+    assert undone(sent[CLIENT]) == [("QueueCleared", [0]), ("ConnectionError", [1]), ("ConnectionError", [1])]
+    texts = [each.text for each in sent[CLIENT] if isinstance(each, m.Undone)]
+    assert all("has not run there: its client was away" in text for text in texts[1:])
+
+
+def test_a_client_that_comes_late_goes_before_what_waits() -> None:
+    """Both engines are busy; what another client has sent meanwhile waits behind what was begun before."""
+    controller = Controller()
+    controller.set_registers()
+    controller.hears(SET, m.CommandsHeld(6 << 20, OTHER, 1, "execute", 1, running=[1]))
+    controller.hears(SET, m.CommandsHeld(7 << 20, CLIENT, 5, "execute", 2, running=[0]))
+    controller.hears(SET, m.CommandsHeld(is_last=True))
+    controller.comeback.due(21.0)
+    controller.router.command(OTHER, m.Command(2, [0, 1], "execute", "execute", b"op"), (), 0)
+    controller.client_tells(again(5))
+    for serial, rank in ((6 << 20, 1), (7 << 20, 0), (7 << 20, 1)):
+        controller.router.result(SET, m.Result(serial, [rank], True, b"out"), [], 0)
+        sent = controller.flush()
+    assert dispatched(sent[SET]) == [(5, [1]), (2, [0]), (2, [1])]
+    assert undone(sent[CLIENT]) == []
 
 
 def test_a_rank_that_is_lost_meanwhile_is_not_waited_for() -> None:

@@ -25,7 +25,7 @@ from ...protocol.frames import Buffer, size_of
 from ...ranges import engines_named
 from ..effects import Decline, Effect, Send
 from ..registry import Registry
-from .commandqueue import CommandQueue, Queues, Stage, first_idle
+from .commandqueue import CommandQueue, Queues, Stage, first_idle, join
 from .queuedcommand import ClientCommands, QueuedCommand, Serials, check_size
 from .setpeers import whole_sets
 
@@ -35,6 +35,10 @@ NOT_KEPT = (
 )
 FORGOTTEN = (
     "may have run there: the controller was killed, and the engine set does not know any more. It is not run again"
+)
+TOO_LATE = (
+    "has not run there: its client was away after the controller was started again, and commands of others, which "
+    "come after it, have begun there meanwhile. Give it again"
 )
 NOT_BACK = "the engine did not come back after the controller was started again"
 
@@ -290,6 +294,9 @@ class ResumedCommands:
         for engine in [each for each in rest if each in cleared]:
             self._tell(again, Ids.of([engine]), "QueueCleared", cleared[engine])
         rest = _without(rest, cleared)
+        late = self._too_late(held.serial or again.serial, rest)
+        self._tell(again, late, "ConnectionError", f"{message.label} {TOO_LATE}")
+        rest = _without(rest, late)
         self._queue(again, held, len(engines), lacks.common(running), rest)
 
     def _still(self, held: Held) -> Ids:
@@ -298,6 +305,13 @@ class ResumedCommands:
         return self._queues.those(
             held.running, lambda queue: queue.running is not None and queue.running.serial == serial
         )
+
+    def _too_late(self, serial: int, engines: Ids) -> Ids:
+        """Return those of these engines that have begun what comes after a command with this number (0: none).
+
+        Its client came back after others had gone on: it would run after that here, and before it elsewhere.
+        """
+        return self._queues.those(engines, lambda queue: queue.last[0] > serial) if serial else NONE
 
     def _as_new(self, again: Again) -> None:
         """No rank was given it, and its engines are chosen now."""
@@ -343,7 +357,10 @@ class ResumedCommands:
         state.inline_bytes += work.inline_bytes
         state.commands[message.id] = work
         for queue in self._queues.each(waiting):
-            queue.waiting.append(work)
+            if queue.waiting and queue.waiting[-1].place > work.place:
+                join(queue, work)
+            else:
+                queue.waiting.append(work)
             self._advance(queue)
 
     def _tell(self, again: Again, engines: Ids, error: str, text: str) -> None:
