@@ -128,6 +128,14 @@ def test_after_different_commands_all_have_one_queue_again(routers: dict[int, Ro
     assert len(one_command(router, None, 3)) == 2
 
 
+def test_a_queue_of_its_own_takes_little_memory(routers: dict[int, Router]) -> None:
+    """A command for every second engine gives each engine its own queue, and most never have anything in it."""
+    router = routers[MANY]
+    seconds = Ids.of(range(0, MANY, 2))
+    assert memory_of(lambda: router._queues.each(seconds)) < 400 * MANY
+    router._queues.merge()
+
+
 # --- a whole controller ----------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -36,7 +35,8 @@ class CommandQueue:
     stage: Stage = Stage.STARTING
     since: float = 0.0
     """When the engine was sent its current command."""
-    waiting: deque[QueuedCommand] = field(default_factory=deque)
+    waiting: list[QueuedCommand] = field(default_factory=list)
+    """By place. No deque: an empty one takes twelve times the memory and time, and there may be 65,536."""
 
     @property
     def runs(self) -> str | None:
@@ -246,7 +246,7 @@ def begin(queues: Iterable[CommandQueue]) -> dict[QueuedCommand, Ids]:
     begun: dict[QueuedCommand, list[range]] = {}
     for queue in queues:
         if queue.running is None and queue.waiting:
-            work = queue.waiting.popleft()
+            work = queue.waiting.pop(0)
             queue.running, queue.last, work.is_begun = work, work.place, True
             queue.stage = Stage.STARTING
             begun.setdefault(work, []).append(queue.engines)

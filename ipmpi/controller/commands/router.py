@@ -21,7 +21,6 @@ events and change the state; :meth:`Router.flush` returns the effects.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from ... import errors, limits
@@ -403,7 +402,7 @@ class Router:
             client.inline_bytes -= work.inline_bytes
 
     def _clear(self, queue: CommandQueue, reason: str) -> None:
-        waiting, queue.waiting = queue.waiting, deque(work for work in queue.waiting if work.is_before_end)
+        waiting, queue.waiting = queue.waiting, [work for work in queue.waiting if work.is_before_end]
         for work in waiting:
             if not work.is_before_end:
                 self._will_not_run(work, queue.engines, "QueueCleared", reason)
