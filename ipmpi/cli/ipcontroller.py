@@ -33,7 +33,7 @@ from ..transport.loop import READ, Loop
 from . import argtypes
 from .boundedlog import bound_log_files
 from .grantsfile import restore_grants
-from .journalfile import close_journal, open_journal
+from .journalfile import close_journal, open_history, open_journal
 from .logs import start_log
 from .ownlimits import guard_secrets_and_allow_links
 
@@ -215,6 +215,7 @@ class Controller:
     def start(self) -> None:
         """Restore what the journal holds, listen, and write the furl files."""
         if self.store is not None:
+            self.service.history.keep_in(open_history(self.store))
             restore(self.store.load(bodies=False), self.service, self.loop.now(), log.info)
         o = self.options
         files = {"engine": o.engine_furl_file, "mec": o.multiengine_furl_file, "tc": o.task_furl_file,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 
 from ..errors import ControllerStartError
-from ..journal.files import remove
+from ..journal.files import history, remove
+from ..journal.notefile import NoteFile
 from ..journal.store import Journal
 from .localdisk import NONE, local_place
 
@@ -29,6 +30,11 @@ def open_journal(name: str, ports: int) -> Journal | None:
             "nobody could come back for what the journal keeps"
         )
     return Journal(local_place(name))
+
+
+def open_history(journal: Journal) -> NoteFile:
+    """Return the file with the history of commands beside a journal."""
+    return NoteFile(history(journal.path))
 
 
 def close_journal(journal: Journal, *, is_kept: bool) -> None:

@@ -82,7 +82,9 @@ class ComeBack:
         """These were in the journal when the controller began."""
         self._clients = {client: _Client() for client in clients}
         self._sets, self._known = set(sets), set(sets)
-        self._until = until if sets else None  # without sets, nothing can have begun
+        self._until = until
+        if not sets:  # then nothing can have begun
+            self._begin()
 
     def takes(self, session: PeerSession, event: MessageReceived) -> bool:
         """Return whether a message is dealt with here, now or later."""
@@ -169,7 +171,7 @@ class ComeBack:
         """A session has ended: nobody waits for it."""
         if session.role != "engine":
             self._clients.pop(session.key, None)
-            self._resumed.forget(session.key)
+            self._resumed.settle(session.key, is_gone=True)
         elif session.key in self._silent:
             self._silent.discard(session.key)
             self._sets.discard(session.former)
@@ -195,9 +197,12 @@ class ComeBack:
         self._until = None
         self._resumed.begin()
         gone = self._resumed.clients - self._clients.keys()
+        away = [key for key, client in self._clients.items() if not client.is_back]
         self._resume([key for key, client in self._clients.items() if client.is_back])
+        for client in away:
+            self._resumed.learn(client)
         for client in gone:
-            self._resumed.forget(client)
+            self._resumed.settle(client, is_gone=True)
         late, self._late, self._late_bytes = self._late, [], 0
         for session, event in late:
             self._deliver(session, event)
@@ -206,3 +211,5 @@ class ComeBack:
         agains = [again for key in keys for again in self._clients.pop(key).agains]
         for again, error in self._resumed.resume(agains, self._silent):
             self._send(again.client, refusal(again.message.id, error), ())
+        for key in keys:
+            self._resumed.settle(key, is_gone=False)

@@ -17,7 +17,7 @@ from .taskjournal import RECOVERY, TaskJournal
 
 
 def restore(contents: Contents, service: ControllerService, now: float, log: Callable[[str], None]) -> None:
-    """Restore sessions and tasks; call it before any peer may connect.
+    """Restore sessions and tasks; call it before any peer may connect, and after the history of commands is there.
 
     Raises:
         JournalDamaged: the rows do not fit together.
@@ -36,11 +36,13 @@ def restore(contents: Contents, service: ControllerService, now: float, log: Cal
         if row.key in clients:
             sessions.restore(*row)
             journal.named.began(row.key, holders[row.key], origins.get(row.key, UNKNOWN), only.get(row.key))
+            service.history.may_come(row.key, holders[row.key])
     sessions.sets = frozenset(row.token for row in contents.sets)
     for bundle in contents.bundles:
         if bundle.client in roles:
             journal.named.restore_bundle(bundle, bundle.client in gone)
-    for number in [*(row.key for row in contents.sessions), *(row.key for row in contents.sets)]:
+    numbers = [*(row.key for row in contents.sessions), *(row.key for row in contents.sets)]
+    for number in (*numbers, *service.history.clients):
         sessions.continue_after(number)
     recovery = journal.farm.recovery
     serials = [*(row.serial for row in contents.groups), *(row.serial for row in contents.records)]

@@ -106,7 +106,7 @@ class ControllerService:
         self.sessions.journalled = self.journal.is_on
         self.transfers = Transfers()
         by_key = self.sessions.by_key
-        self.history = ClientHistory(loop, self.router.history, by_key)
+        self.history = ClientHistory(loop, self.router, by_key, self._log)
         self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
         self.interruptions = Interruptions(loop, self.router, self._send)
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
@@ -148,7 +148,6 @@ class ControllerService:
             m.Restart: lambda session, message: self._restarts.restart(session.key, message.targets),
             m.OnLoss: lambda session, message: self.fates.choose(message),
             m.RestoreAfterLoss: lambda session, message: self.fates.remember(message),
-            m.CommandHistory: self.history.listed,
             m.ClusterInfo: lambda s, message: self.cluster_info(message.after, self.entry.only(s.key)),
             m.TaskStatus: lambda session, message: self.farm.status(session.key),
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
@@ -285,7 +284,7 @@ class ControllerService:
             check_room(message, event.body, len(self.router.registry.engines))
             self.router.command(key, message, event.body, event.stream)
             self._loop.call_at_turn_end(self.stalled.look_for_silent_senders)
-        elif isinstance(message, m.CommandOrigin | m.FollowCommand):
+        elif isinstance(message, m.CommandOrigin | m.FollowCommand | m.CommandHistory):
             self.history.told(key, message)
         elif isinstance(message, m.SubmitTasks):
             self.journal.submit(key, message, event.body, event.stream)
@@ -422,7 +421,7 @@ class ControllerService:
     def _flush(self) -> None:
         now = self._loop.now()
         self.comeback.due(now)
-        for think in (self.deadlines.due, self.losses.flush, self.journal.flush, self.router.flush):
+        for think in (self.deadlines.due, self.losses.flush, self.journal.flush, self.history.flush):
             try:
                 effects = think(now)
             except Exception as error:

@@ -278,7 +278,8 @@ class JournalStage:
             restore=self._restore_session,
             continue_after=lambda key: None,
         )
-        service = SimpleNamespace(sessions=sessions, journal=self.journal, comeback=comeback)
+        history = SimpleNamespace(clients=(), may_come=lambda *_: None)
+        service = SimpleNamespace(sessions=sessions, journal=self.journal, comeback=comeback, history=history)
         restore(
             self.store.load(bodies=False), service, self.now,  # type: ignore[arg-type]
             self.log.append,

@@ -145,6 +145,8 @@ class World:
         self.peers: dict[int, Set | Client] = {}
         self.links: dict[int, Link] = {}
         self.to_come: list[Set | Client] = []
+        self.notes: list[bytes] = []
+        """What the controllers have written of the history of commands."""
         self.next_key = 10
         self.started(again=False)
         while self.to_come:
@@ -153,6 +155,12 @@ class World:
 
     def started(self, *, again: bool) -> None:
         self.router = Router(self.chance.randrange(1 << 40))
+        self.router.history.restore(self.notes)
+        self.router.history.written()
+        for client in self.clients:
+            self.router.history.came(client.key, "mec")
+        if self.chance.random() < 0.5:
+            self.notes = list(self.router.history.whole())
         self.comeback = ComeBack(self.router.resumed, self.deliver, self.send, INTERFACES)
         if again:
             self.comeback.expect([1, 2, 3], {each.name for each in self.sets}, self.now + 20)
@@ -198,7 +206,9 @@ class World:
             self.peers[link.session.key].hears(link.down.popleft()[0])
         else:
             self.chance.choice(self.sets).works(self.chance)
-        for effect in self.router.flush(self.now):
+        effects = self.router.flush(self.now)
+        self.notes += self.router.history.written()
+        for effect in effects:
             self.performed(effect)
 
     def performed(self, effect: Effect) -> None:
@@ -253,6 +263,22 @@ class World:
                     told, has_run = client.replies[number, engine], (client.key, number) in ran[engine]
                     assert told in ({"ok", "failed"} if has_run else {"QueueCleared"}), (number, engine, told)
                     assert self.failing or told == "ok"
+        self.check_history()
+
+    def check_history(self) -> None:
+        """The history says of each engine what the client was told."""
+        rows = self.router.history.listed(1, m.CommandHistory(1), [])["commands"]
+        found = {(row[1], row[2]): row for row in rows}
+        assert len(found) == len(rows)
+        for client in self.clients:
+            for number, targets in client.targets.items():
+                row = found[client.key, number]
+                failed = [each for each in targets if client.replies[number, each] != "ok"]
+                assert row[5], f"{client.key}-{number} has not ended in the history"
+                assert [list(ids) for ids in row[11:14]] == [targets, targets, failed], (row, failed)
+                past = self.router.history._pasts[client.key, number]
+                answered = [each for message, _ in past.answers for each in message.engines]
+                assert sorted(answered) == targets, f"{past.shown}: {answered}"
 
 
 def simulate(seeds: int, *, failing: bool) -> None:

@@ -53,7 +53,8 @@ class World:
                 knows=lambda role: True, restore=lambda *session: None, continue_after=lambda key: None
             )
             comeback = SimpleNamespace(expect=lambda *_: None)  # there are no commands here
-            service = SimpleNamespace(sessions=sessions, journal=self.journal, comeback=comeback)
+            history = SimpleNamespace(clients=(), may_come=lambda *_: None)
+            service = SimpleNamespace(sessions=sessions, journal=self.journal, comeback=comeback, history=history)
             restore(self.store.load(), service, 0.0, print)  # type: ignore[arg-type]
         self.begin(SET, "engine")
         self.registry.register(SET, m.Register([m.EngineInfo(0, 0, "host", 100)], "", ""))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -13,10 +13,19 @@ from ...ids import Ids, IdSet
 from ...protocol import messages as m
 from ...protocol.frames import Buffer, size_of
 from ...quantities import sized
+from .historynotes import About, Given
 from .queuedcommand import QueuedCommand
 
 _LEAST: Final = 256
 """Bytes for which a command, an answer and a message of output count in addition to their own."""
+
+
+class What(NamedTuple):
+    """A command: its method, its label, and the encoded operation, b"" if that is long."""
+
+    method: str
+    label: str
+    operation: bytes
 
 
 class PastCommand:
@@ -25,7 +34,7 @@ class PastCommand:
     Attributes:
         place: its number in the history.
         client, number: who has given it, and its number there.
-        work: the command in the queues; None once all engines have answered.
+        work: the command in the queues; None if it is not there, as once all engines have answered.
         engines, many: those that it is for, and how many these are.
         given, ended: when, in seconds since 1970; 0.0 for not yet. ``printed_at`` is that of the last output.
         answered, failed: engines of which something was told; those whose answer is a failure.
@@ -36,28 +45,16 @@ class PastCommand:
     """
 
     __slots__ = (
-        *(
-            "answered",
-            "answers",
-            "client",
-            "ended",
-            "engines",
-            "failed",
-            "followers",
-            "given",
-            "is_begun",
-            "label",
-        ),
-        *("left_out", "lost", "many", "method", "number", "operation", "place", "printed", "printed_at", "size"),
-        "work",
+        *("_is_restored", "_known", "answered", "answers", "client", "ended", "engines", "failed", "followers"),
+        *("given", "label", "left_out", "lost", "many", "method", "number", "operation", "place", "printed"),
+        *("printed_at", "size", "work"),
     )
 
-    def __init__(self, place: int, work: QueuedCommand, engines: Ids, now: float) -> None:
+    def __init__(self, place: int, name: tuple[int, int], what: What, engines: Ids, now: float) -> None:
         self.place = place
-        self.client, self.number = work.client, work.id
-        self.work: QueuedCommand | None = work
-        self.method, self.label = work.method[: limits.LABEL], work.label
-        self.operation = work.operation if len(work.operation) <= limits.HISTORY_SOURCE else b""
+        self.client, self.number = name
+        self.work: QueuedCommand | None = None
+        self.method, self.label, self.operation = what
         self.engines, self.many = engines, len(IdSet(engines))
         self.given, self.ended, self.printed_at = now, 0.0, 0.0
         self.answered, self.failed, self.lost = IdSet(), IdSet(), IdSet()
@@ -65,7 +62,48 @@ class PastCommand:
         self.answers: deque[tuple[m.Result | m.Undone, Sequence[Buffer]]] = deque()
         self.followers: dict[tuple[int, int], None] = {}
         self.left_out = 0
-        self.size = _LEAST + len(self.operation) + len(self.label) + 8 * len(engines.runs)
+        self.size = _LEAST + len(self.operation) + len(self.label) + _size_of_ids(engines)
+        self._is_restored = False
+        """Whether another controller has known it: then sets may tell again what is here."""
+        self._known: Counter[int] | None = None
+
+    @classmethod
+    def of(cls, place: int, work: QueuedCommand, engines: Ids, now: float) -> PastCommand:
+        """Return the command that a client has given just now."""
+        operation = work.operation if len(work.operation) <= limits.HISTORY_SOURCE else b""
+        what = What(work.method[: limits.LABEL], work.label, operation)
+        past = cls(place, (work.client, work.id), what, engines, now)
+        past.work = work
+        return past
+
+    @classmethod
+    def restored(cls, place: int, note: Given) -> PastCommand:
+        """Return the command of which another controller has noted this."""
+        what = What(note.method, note.label, note.operation)
+        past = cls(place, (note.client, note.number), what, Ids.of(note.engines), note.given)
+        for when, message in note.printed:
+            past.note(message, (), when)
+        for answer, body in note.answers:
+            past.note(answer, body, note.given)
+        past.answered, past.failed, past.lost = IdSet(note.answered), IdSet(note.failed), IdSet(note.lost)
+        past.ended, past.printed_at, past.left_out = note.ended, note.printed_at, note.left_out
+        past._is_restored = True
+        return past
+
+    def as_note(self, holder: str, host: str, user: str, seen: float) -> Given:
+        """Return all that is kept of it; for what is said of its client see :class:`Given`."""
+        if not (self.answered or self.printed):  # as nearly all when they are written
+            return Given(
+                self.client, self.number, holder, host, user, self.given, self.method, self.label, self.operation,
+                self.engines, printed_at=self.printed_at, left_out=self.left_out, seen=seen,
+            )  # fmt: skip
+        return Given(
+            self.client, self.number, holder, host, user, self.given, self.method, self.label, self.operation,
+            self.engines, self.ended, self.printed_at, self.answered.ids(), self.failed.ids(), self.lost.ids(),
+            self.left_out, list(self.printed),
+            [(message, [bytes(part) for part in body]) for message, body in self.answers],
+            seen,
+        )  # fmt: skip
 
     @property
     def name(self) -> tuple[int, int]:
@@ -80,9 +118,61 @@ class PastCommand:
     @property
     def is_open(self) -> bool:
         """Whether engines have not answered."""
-        return self.work is not None
+        return len(self.answered) < self.many
 
-    def note(self, message: m.Output | m.Result | m.Undone, body: Sequence[Buffer], now: float) -> None:
+    # --- after a restart -------------------------------------------------------------------------------------
+
+    def reopen(self, lacks: Iterable[int]) -> None:
+        """Its client has not heard what was told of these engines: another thing may come of them."""
+        engines = IdSet(lacks)
+        for told in (self.answered, self.failed, self.lost):
+            told.remove(engines)
+        answers, self.answers = self.answers, deque()
+        for message, body in answers:
+            self.size -= _size_of_answer(message, body)
+            still = IdSet(message.engines)
+            still.remove(engines)
+            if still:
+                self.answers.append((msgspec.structs.replace(message, engines=still.ids()), body))
+                self.size += _size_of_answer(self.answers[-1][0], body)
+        self.ended = 0.0 if self.is_open else self.ended
+
+    def is_for(self, engines: Ids) -> None:
+        """It is for these engines, beside those that have answered."""
+        both = IdSet(engines)
+        both.add(self.answered)
+        self.engines, self.many = both.ids(), len(both)
+
+    def news(self, message: About) -> About | None:
+        """Return what is new in what is told of it; None if nothing is."""
+        if not self._is_restored:
+            return message
+        if isinstance(message, m.Output):
+            # Ranks print nothing after they have answered: then it is what they had printed before.
+            blocks = [block for block in message.blocks if self._is_new(block)] if self.is_open else []
+            return m.Output(message.id, blocks) if blocks else None
+        engines, known = IdSet(message.engines), IdSet(self.answered)
+        known.remove(self.lost)
+        engines.remove(known)
+        return msgspec.structs.replace(message, engines=engines.ids()) if engines else None
+
+    def may_come_again(self, message: About) -> None:
+        """This has been noted, and sets will tell it again."""
+        if isinstance(message, m.Output) and self._known is not None:
+            self._known.update(map(_identity, message.blocks))
+
+    def _is_new(self, block: m.OutputBlock) -> bool:
+        if self._known is None:
+            self._known = Counter(_identity(block) for _, message in self.printed for block in message.blocks)
+        name = _identity(block)
+        if self._known[name]:
+            self._known[name] -= 1
+            return False
+        return True
+
+    # --- what is told ----------------------------------------------------------------------------------------
+
+    def note(self, message: About, body: Sequence[Buffer], now: float) -> None:
         """Keep what is told of it."""
         if isinstance(message, m.Output):
             self.printed_at = now
@@ -140,7 +230,7 @@ class PastCommand:
 
     def row(self, whose: int, host: str, user: str) -> list[Any]:
         """Return what :class:`~ipmpi.protocol.messages.CommandHistory` says of it."""
-        is_begun = self.work is None or self.work.is_begun
+        is_begun = bool(self.answered or self.printed) if self.work is None else self.work.is_begun
         return [
             self.place, self.client, self.number, whose, self.given, self.ended, host, user, self.method,
             self.label, self.operation, self.engines, self.answered.ids(), self.failed.ids(), is_begun,
@@ -149,9 +239,20 @@ class PastCommand:
 
 
 def _size_of_output(message: m.Output) -> int:
-    return _LEAST + sum(len(block.data) + 8 * len(Ids.of(block.engines).runs) for block in message.blocks)
+    return _LEAST + sum(
+        len(block.data) + 8 * len(Ids.of(block.engines).ascending().runs) for block in message.blocks
+    )
 
 
 def _size_of_answer(message: m.Result | m.Undone, body: Sequence[Buffer]) -> int:
     said = len(message.outcome) if isinstance(message, m.Result) else len(message.text)
-    return _LEAST + said + size_of(list(body)) + 8 * len(Ids.of(message.engines).runs)
+    return _LEAST + said + size_of(list(body)) + _size_of_ids(message.engines)
+
+
+def _size_of_ids(engines: Iterable[int]) -> int:
+    return 8 * len(Ids.of(engines).ascending().runs)
+
+
+def _identity(block: m.OutputBlock) -> int:
+    """Return what tells a block from others of the same command; two that are alike may both have been printed."""
+    return hash((block.kind, block.first, Ids.of(block.engines).packed(), block.data))

@@ -11,10 +11,9 @@ given. What ranks were given stays with them; the rest joins the queues, in one 
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from ... import limits
@@ -25,7 +24,10 @@ from ...protocol.frames import Buffer, size_of
 from ...ranges import engines_named
 from ..effects import Decline, Effect, Send
 from ..registry import Registry
+from .againorder import Again, Held, ordered
 from .commandqueue import CommandQueue, Queues, Stage, first_idle, join
+from .history import CommandHistory
+from .pastcommand import PastCommand
 from .queuedcommand import ClientCommands, QueuedCommand, Serials, check_size
 from .setpeers import whole_sets
 
@@ -41,6 +43,8 @@ TOO_LATE = (
     "come after it, have begun there meanwhile. Give it again"
 )
 NOT_BACK = "the engine did not come back after the controller was started again"
+WAITED = "did not run: it waited when the controller was killed, and its client is gone"
+HAS_IT = "has ended there, as its client knows; the answer is not kept here"
 
 
 _LEAST: Final = 256
@@ -48,57 +52,6 @@ _LEAST: Final = 256
 
 _LARGEST: Final = 1 << 62
 """The controller's own numbers are smaller, and have room to grow."""
-
-
-@dataclass
-class Again:
-    """A command that a client has sent again."""
-
-    client: int
-    message: m.CommandAgain
-    body: Sequence[Buffer]
-    stream: int
-    serial: int = 0
-    """Its number in the order of commands, if that is given by others; else it comes last."""
-
-    @property
-    def command(self) -> m.Command:
-        """The command as it was sent for the first time."""
-        sent = self.message
-        return m.Command(
-            sent.id, sent.targets, sent.method, sent.label, sent.operation, sent.sizes, sent.one_idle, sent.below
-        )
-
-
-@dataclass
-class Held:
-    """A command that ranks of engine sets were given; engines by what became of it there."""
-
-    serial: int
-    client: int
-    number: int
-    method: str
-    total: int = 0
-    """For how many engines it is."""
-    running: IdSet = field(default_factory=IdSet)
-    ended: IdSet = field(default_factory=IdSet)
-    lost: IdSet = field(default_factory=IdSet)
-    printed: list[m.Output] = field(default_factory=list)
-    answers: list[tuple[m.Result, Sequence[Buffer]]] = field(default_factory=list)
-    """Both of ids of engines, not of ranks."""
-
-    @property
-    def is_everywhere(self) -> bool:
-        """Whether all its engines were given it: it has no place in the order any more."""
-        return len(self.engines) >= self.total
-
-    @property
-    def engines(self) -> IdSet:
-        """All engines that were given it."""
-        found = IdSet(self.running)
-        found.add(self.ended)
-        found.add(self.lost)
-        return found
 
 
 class ResumedCommands:
@@ -109,6 +62,7 @@ class ResumedCommands:
         command: queues a command as if it came for the first time.
         advance: sends the engines of a queue their next command.
         act: takes an effect.
+        history: called for the history of commands, which may be another one later.
     """
 
     def __init__(
@@ -121,9 +75,11 @@ class ResumedCommands:
         command: Callable[[int, m.Command, Sequence[Buffer], int], None],
         advance: Callable[[CommandQueue], None],
         act: Callable[[Effect], None],
+        history: Callable[[], CommandHistory],
     ) -> None:
         self._registry, self._queues, self._works, self._clients = registry, queues, works, clients
         self._serials, self._command, self._advance, self._act = serials, command, advance, act
+        self._history = history
         self._held: dict[tuple[int, int], Held] = {}
         self._by_serial: dict[int, Held] = {}
         self._forgotten: dict[int, tuple[int, IdSet]] = {}
@@ -190,17 +146,53 @@ class ResumedCommands:
         self._bytes[key] += size + _LEAST
         return self._bytes[key] <= 2 * limits.BOOK_BYTES
 
-    def forget(self, client: int) -> None:
-        """A client is gone for good: nobody wants the answers to its commands."""
-        for name in [name for name in self._held if name[0] == client]:
-            held = self._held.pop(name) if self._is_begun else self._held[name]
-            held.printed.clear()
-            held.answers.clear()
+    def settle(self, client: int, *, is_gone: bool) -> None:
+        """Find out about all other commands of a client, which ``is_gone``, or has sent again what it lacks."""
+        if not self._is_begun:
+            return
+        mine = {name[1]: held for name, held in self._held.items() if name[0] == client}
+        for past in self._history().unsettled(client):
+            self._settle(past, mine.get(past.number) or Held(0, *past.name, past.method), is_gone=is_gone)
+        for number in mine if is_gone else ():
+            del self._held[client, number]
+
+    def learn(self, client: int) -> None:
+        """A client is not back: let others know what sets have told of its commands."""
+        for held in [held for name, held in self._held.items() if name[0] == client]:
+            self._learn(held)
+
+    def _learn(self, held: Held) -> None:
+        for output in held.printed:
+            self._history().learn(held.client, output)
+        for result, body in held.answers:
+            self._history().learn(held.client, result, body)
+
+    def _settle(self, past: PastCommand, held: Held, *, is_gone: bool) -> None:
+        learn, open_ones = partial(self._history().learn, past.client), IdSet(past.engines)
+        self._learn(held)
+        for result, _ in held.answers:
+            open_ones.remove(result.engines)
+        open_ones.remove(self._still(held))
+        there = open_ones.common(self._registry.ids())
+        number, where = self._forgotten.get(past.client, (0, IdSet()))
+        unknown = IdSet(self._silent)
+        unknown.add(where if past.number <= number else NONE)
+        ran = IdSet(held.lost)
+        ran.add(held.running)
+        for engines, error, why in (
+            (_without(open_ones, there), "EngineLost", f": {NOT_BACK}"),
+            (ran.common(there), "ConnectionError", f" {NOT_KEPT}"),
+            (unknown.common(_without(there, ran)), "ConnectionError", f" {FORGOTTEN}"),
+            (_without(_without(there, ran), unknown), "ConnectionError", f" {WAITED if is_gone else HAS_IT}"),
+        ):
+            if engines:
+                text = f"{past.label}{why} ({engines_named(engines)})"
+                learn(m.Undone(past.number, engines, error, text))
 
     @property
     def clients(self) -> set[int]:
-        """The clients of all commands that some engines were given."""
-        return {client for client, _ in self._held}
+        """The clients of all commands that some engines were given, or that had not ended."""
+        return {client for client, _ in self._held} | self._history().owners
 
     @property
     def owners(self) -> set[int]:
@@ -230,9 +222,16 @@ class ResumedCommands:
                 self._resume(again, cleared, passed.get((again.client, again.message.id), NONE))
             except KernelError as error:
                 refused.append((again, error))
+                self._note_refusal(again, error)
                 if again.stream:
                     self._act(Decline(again.client, again.stream))
         return refused
+
+    def _note_refusal(self, again: Again, error: KernelError) -> None:
+        past = self._history().find(again.client, again.message.id)
+        if past is not None and past.is_open and past.work is None:
+            undone = m.Undone(past.number, past.engines, type(error).__name__, str(error))
+            self._history().learn(again.client, undone)
 
     def begin(self) -> None:
         """All sets are back: what their ranks run is known."""
@@ -248,6 +247,7 @@ class ResumedCommands:
         work.outstanding = IdSet(running)
         work.is_begun = True
         self._works[work.serial] = work
+        self._history().runs(work)
         for queue in self._queues.each(running):
             queue.running, queue.stage, queue.last = work, Stage.GIVEN, work.place
 
@@ -261,6 +261,10 @@ class ResumedCommands:
         self._clients.setdefault(client, ClientCommands()).check_room(message.id, size_of(again.body))
         engines, lacks = self._engines_of(message, held)
         check_size(again.command, len(engines))
+        if self._history().find(client, message.id) is None:  # it was under way
+            work = QueuedCommand.of(again.serial, client, again.command, (), 0, len(engines))
+            self._history().begun(work, engines)
+        self._history().goes_on(client, message.id, engines, lacks)
         held = held or Held(0, client, message.id, message.method)
         there = lacks.common(self._registry.ids())
         lost = IdSet(_without(lacks, there))
@@ -315,6 +319,8 @@ class ResumedCommands:
 
     def _as_new(self, again: Again) -> None:
         """No rank was given it, and its engines are chosen now."""
+        if (past := self._history().find(again.client, again.message.id)) is not None:
+            self._history().goes_on(*past.name, past.engines, past.engines)
         self._command(again.client, again.command, again.body, again.stream)
 
     def _engines_of(self, message: m.CommandAgain, held: Held | None) -> tuple[Ids, IdSet]:
@@ -356,6 +362,7 @@ class ResumedCommands:
         state = self._clients.setdefault(client, ClientCommands())
         state.inline_bytes += work.inline_bytes
         state.commands[message.id] = work
+        self._history().runs(work)
         for queue in self._queues.each(waiting):
             if queue.waiting and queue.waiting[-1].place > work.place:
                 join(queue, work)
@@ -420,32 +427,6 @@ def _by_client(agains: Sequence[Again]) -> dict[int, list[int]]:
     for again in agains:
         found.setdefault(again.client, []).append(again.message.id)
     return found
-
-
-def ordered(agains: Sequence[Again], held: Mapping[tuple[int, int], Held]) -> list[Again]:
-    """Return commands in the order in which they join the queues, see the rules above; and number them so.
-
-    The last command of each group was given to ranks with a number; those before it get the largest free numbers
-    that are smaller, so that another controller finds the same order.
-    """
-    waits: dict[int, list[Again]] = {}
-    """By client: what comes before the next one that was given to ranks."""
-    begun: list[tuple[int, list[Again]]] = []
-    for again in agains:
-        group = waits.setdefault(again.client, [])
-        group.append(again)
-        known = held.get((again.client, again.message.id))
-        if known is not None and not known.is_everywhere:
-            begun.append((known.serial, waits.pop(again.client)))
-    used = {each.serial for each in held.values()}
-    in_order = []
-    for serial, group in sorted(begun, key=lambda each: each[0]):
-        free = (number for number in itertools.count(serial - 1, -1) if number not in used)
-        for again in reversed(group[:-1]):
-            again.serial = next(free)
-            used.add(again.serial)
-        in_order += group
-    return in_order + [again for group in waits.values() for again in group]
 
 
 def _without(engines: Iterable[int], others: Iterable[int]) -> Ids:

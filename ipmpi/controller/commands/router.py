@@ -71,7 +71,7 @@ class Router:
         self.own = OwnCommands(self.registry, self._queues, self._works, self._serial, self._advance)
         parts = self.registry, self._queues, self._works, self._clients, self._serial
         self.resumed = ResumedCommands(
-            *parts, self.command, self._advance, lambda effect: self._effects.append(effect)
+            *parts, self.command, self._advance, lambda effect: self._effects.append(effect), lambda: self.history
         )
         self.stale_results = 0  # unexpected replies, which are dropped
 
