@@ -17,7 +17,8 @@ from ..errors import Backpressure, KernelError, SecurityError
 from ..protocol import messages as m
 from ..protocol.connection import MessageReceived
 from ..protocol.frames import Buffer, size_of
-from .commands.resumed import Again, ResumedCommands
+from .commands.againorder import Again
+from .commands.resumed import ResumedCommands
 from .effects import refusal
 from .interfaces import Interface
 from .sessions import PeerSession
