@@ -76,9 +76,9 @@ class ClientHistory:
         return effects
 
     def _write(self, file: NoteFile, notes: Sequence[bytes], now: float) -> None:
-        if self._retry_at is not None and now < self._retry_at:
-            return
-        if self._retry_at is not None or file.size > self._most:
+        if self._retry_at is not None:
+            return  # all is written anew then
+        if file.size > self._most:
             self._write_whole(file, now)
             return
         try:
@@ -105,6 +105,11 @@ class ClientHistory:
                 "before that is possible, the next one does not know the last commands"
             )
         self._retry_at = now + RETRY
+        self._loop.call_later(RETRY, lambda: self._try_again(file), self._loop.report)
+
+    def _try_again(self, file: NoteFile) -> None:
+        if self._retry_at is not None and self._retry_at <= self._loop.now():
+            self._write_whole(file, self._loop.now())
 
     # --- sessions --------------------------------------------------------------------------------------------
 

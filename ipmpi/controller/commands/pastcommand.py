@@ -20,6 +20,14 @@ _LEAST: Final = 256
 """Bytes for which a command, an answer and a message of output count in addition to their own."""
 
 
+class Owner(NamedTuple):
+    """Who gives commands: the name of all who hold the same furl, the machine, and the user."""
+
+    holder: str = ""
+    host: str = "?"
+    user: str = "?"
+
+
 class What(NamedTuple):
     """A command: its method, its label, and the encoded operation, b"" if that is long."""
 
