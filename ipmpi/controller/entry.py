@@ -279,11 +279,11 @@ class Entry:
 
     def end_launch(self, name: str) -> list[str]:
         """A launch is over: its furl has ended. Its engines end by themselves."""
-        found = [each for each in self.grants.open if each.role == "engine" and each.note == name]
-        for grant in found:
+        grant = self.grants.named_launch(name)
+        if grant is not None:
             self.grants.end(grant, f"the launch {name} is over")
         self._decided()
-        return [grant.id for grant in found]
+        return [] if grant is None else [grant.id]
 
     # --- clients ---------------------------------------------------------------------------------------------
 
