@@ -16,7 +16,7 @@ from typing import Any, Final
 from unittest import mock
 
 from ipmpi.bench import bulk, limits
-from ipmpi.bench.__main__ import FAILURES, parse_size
+from ipmpi.bench.__main__ import FAILURES, parse_size, positive
 from ipmpi.bench.cluster import mpi_or_none
 from ipmpi.bench.figures import Figure
 from ipmpi.bench.machine import describe
@@ -214,18 +214,12 @@ def _some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
     return some
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     keys = [row.key for row in ROWS]
     p.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} (all)")
-    p.add_argument("-n", type=_count, default=4, metavar="N", help="engines (4)")
+    p.add_argument("-n", type=positive, default=4, metavar="N", help="engines (4)")
     p.add_argument("--transfer", type=parse_size, default=100_000_000, metavar="SIZE", help="arrays (100MB)")
     p.add_argument("--big", type=parse_size, default=4_000_000_000, metavar="SIZE", help="the big object (4GB)")
     p.add_argument(
@@ -235,7 +229,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--rows", type=_some_of(keys), default=keys, metavar="ROW,ROW...", help=f"some of {', '.join(keys)} (all)"
     )
-    p.add_argument("--rounds", type=_count, default=5, metavar="K", help="rounds at most (5)")
+    p.add_argument("--rounds", type=positive, default=5, metavar="K", help="rounds at most (5)")
     p.add_argument(
         "--minutes", type=float, default=5.5, metavar="M", help="begin no round that would end after these (5.5)"
     )

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .rows import BY_KEY, ROWS, Row
+from .rows import BY_KEY, ROWS, UNITS, Row
 from .systems import OWN
 from .turns import Turn
 
@@ -59,9 +59,8 @@ def summary(samples: Sequence[float]) -> Summary:
 
 def shown(seconds: float, row: Row) -> float:
     """A time in the unit of its row; a rate where that is one."""
-    if row.unit == "tasks/s":
-        return 1 / max(seconds, 1e-9)
-    return seconds * (1e3 if row.unit == "ms" else 1.0)
+    scale = UNITS[row.unit]
+    return seconds * scale if scale else 1 / max(seconds, 1e-9)
 
 
 class Comparison:

@@ -26,7 +26,7 @@ from ipmpi.bench.cluster import Target, mpi_or_none, own_cluster
 from ipmpi.bench.report import aligned, number
 
 from . import bulkrates, turns
-from .comparison import Comparison
+from .comparison import Comparison, may_begin
 from .nodes import HERE, Nodes, NoNodes, apart
 from .systems import OWN, RUNNING
 from .systems.stream import served
@@ -93,7 +93,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         else:
             found.add_failure("Dask with TLS", "not installed")
         end = time.monotonic() + options.seconds
-        while found.rounds == 0 or (found.rounds < options.rounds and time.monotonic() < end):
+        while may_begin(found.rounds, options.rounds, 0.0, end - time.monotonic()):
             for name in found.begin_round():
                 print(f"measuring {name} from another machine ...", file=sys.stderr, flush=True)
                 keys = found.rows_for(name)

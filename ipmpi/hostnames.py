@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
-from typing import Final
-
-_SHOWN: Final = 5
 
 
 def machine(name: str) -> str:
@@ -26,7 +23,7 @@ def others(names: Iterable[str], machines: Iterable[str]) -> list[str]:
     return [name for name in names if machine(name) not in known]
 
 
-def shown(names: Sequence[str]) -> str:
-    """Return some of these names, for people, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def shown(names: Sequence[str], most: int = 5) -> str:
+    """Return so many of these names, for people, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

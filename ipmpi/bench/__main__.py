@@ -24,7 +24,7 @@ from .workloads import mpi_library
 PARTS: Final = ("start", "steer", "bulk", "idle", "farm")
 PART_LIMIT: Final = 60.0
 """Seconds after which a part is given up; it should take less than 30."""
-_positive: Final = number("positive", "a number above 0", int, 1, sys.maxsize)
+positive: Final = number("positive", "a number above 0", int, 1, sys.maxsize)
 IDLE_SECONDS: Final = 5.0
 UNITS: Final = {"GB": 1_000_000_000, "MB": 1_000_000, "KB": 1_000}
 FAILURES: Final = (TookTooLong, bulk.WrongData, limits.LimitFailed, KernelError, ConnectionError)
@@ -197,7 +197,7 @@ def parse_counts(text: str) -> list[int]:
     Raises:
         argparse.ArgumentTypeError: there is something else in it.
     """
-    return sorted({_positive(part) for part in text.split(",")})
+    return sorted({positive(part) for part in text.split(",")})
 
 
 def parser(prog: str = "python -m ipmpi.bench") -> argparse.ArgumentParser:
@@ -207,17 +207,17 @@ def parser(prog: str = "python -m ipmpi.bench") -> argparse.ArgumentParser:
         description="Measure a cluster: a new one on this machine, stopped at the end, or that of --furl.",
     )
     p.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all"], help="what to measure (all)")
-    p.add_argument("-n", type=_positive, default=GOAL_ENGINES, metavar="N", help=f"engines ({GOAL_ENGINES})")
+    p.add_argument("-n", type=positive, default=GOAL_ENGINES, metavar="N", help=f"engines ({GOAL_ENGINES})")
     p.add_argument("--furl", type=Path, metavar="FILE", help="ipcontroller-mec.furl of a running cluster")
     p.add_argument(
-        "--repeat", type=_positive, default=5, metavar="K", help="samples: K of bulk, 100 K of others (5)"
+        "--repeat", type=positive, default=5, metavar="K", help="samples: K of bulk, 100 K of others (5)"
     )
     p.add_argument(
         "--transfer", type=parse_size, default=GOAL_BYTES, metavar="SIZE", help="arrays of bulk (100MB)"
     )
     p.add_argument("--size", type=parse_size, metavar="SIZE", help="bulk: also push one object of this size (4GB)")
     p.add_argument(
-        "--queue", type=_positive, metavar="N", help="farm: also hand over so many tasks at once (1000000)"
+        "--queue", type=positive, metavar="N", help="farm: also hand over so many tasks at once (1000000)"
     )
     p.add_argument(
         "--limits", action="store_true", help="also measure the limits of this machine, and show shares of them"

@@ -54,6 +54,8 @@ class MonitoredController(EventReader):
         self._only_new = only_new
         self._tell_nodes = tell_nodes
         self._engines = OwnCount()
+        self._told: tuple[str, ...] = ()
+        """The nodes that the controller was told last, or is to be told."""
         self._closed = threading.Event()
         self._presence: Presence | None = None
         self._lock = threading.Lock()
@@ -72,7 +74,17 @@ class MonitoredController(EventReader):
     def runs_on(self, where: RunsOn) -> None:
         """Tell the controller where our engines run; in a thread, as it may be away."""
         if self._tell_nodes is not None and where.nodes:
-            threading.Thread(target=self._tell_nodes, args=(where.nodes,), daemon=True).start()
+            threading.Thread(target=self._tell_where, args=(self._tell_nodes, where.nodes), daemon=True).start()
+
+    def _tell_where(self, tell: Callable[[tuple[str, ...]], object], nodes: tuple[str, ...]) -> None:
+        self._told = nodes
+        while self._told is nodes and not self._closed.is_set():
+            try:
+                tell(nodes)
+            except (KernelError, ValueError, OSError):
+                self._closed.wait(LOOK)  # the controller is being started again
+            else:
+                return
 
     def _watch(self) -> None:
         pause = 0.0

@@ -262,5 +262,5 @@ _PURPOSES: Final[Mapping[str, str]] = {
     "share": "Make a furl for a colleague, which ends by itself, or show those that there are.",
     "revoke": "End furls that were shared, with the sessions of their holders.",
     "rotate": "Replace the secrets in all furl files of a cluster, which goes on.",
-    "admit": "Show, admit or refuse engines that wait to be admitted (ipcontroller --admit ask).",
+    "admit": "Show, admit or refuse engines that wait to be admitted (see --admit and --any-node).",
 }

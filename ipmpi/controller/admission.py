@@ -27,6 +27,8 @@ class Waiting:
     session: PeerSession
     message: m.Register
     why: str
+    is_elsewhere: bool = False
+    """Whether it waits because its launch runs on other machines."""
 
     def described(self) -> dict[str, Any]:
         """Return what there is to know of it, for people."""
@@ -101,7 +103,7 @@ class Admission:
             self._admitted.discard(session.former)
             self._admitted.add(session.token)
             return True
-        came = Waiting(session, message, why)
+        came = Waiting(session, message, why, bool(elsewhere))
         if not (self.ask or elsewhere):
             self._announce(f"nobody has announced these engines: {came}")
             return True
@@ -124,6 +126,10 @@ class Admission:
     def left(self, key: int) -> None:
         """A session has ended."""
         self._waiting.pop(key, None)
+
+    def elsewhere(self) -> list[Waiting]:
+        """Return the sets that wait because their launch runs on other machines."""
+        return [each for each in self._waiting.values() if each.is_elsewhere]
 
     def _decide(self, session: PeerSession, message: m.AdmitSets) -> list[dict[str, Any]]:
         del session

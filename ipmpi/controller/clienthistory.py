@@ -44,7 +44,8 @@ class ClientHistory:
         self._file: NoteFile | None = None
         self._most = 0
         """Bytes of the file from which it is written anew."""
-        self._retry_at: float | None = None
+        self._is_failing = False
+        """Whether the last attempt to write has failed, and another one will be made."""
 
     # --- the file --------------------------------------------------------------------------------------------
 
@@ -61,7 +62,7 @@ class ClientHistory:
         self._file = file
         self._history.written()
         self._history.is_away = self._is_away
-        self._write_whole(file, self._loop.now())
+        self._write_whole(file)
 
     @property
     def clients(self) -> Collection[int]:
@@ -72,39 +73,40 @@ class ClientHistory:
         """Return the effects of the router since the last call. What they tell clients of commands is written."""
         effects = self._router.flush(now)
         if self._file is not None and (notes := self._history.written()):
-            self._write(self._file, notes, now)
+            self._write(self._file, notes)
         return effects
 
-    def _write(self, file: NoteFile, notes: Sequence[bytes], now: float) -> None:
-        if self._retry_at is not None and now < self._retry_at:
-            return
-        if self._retry_at is not None or file.size > self._most:
-            self._write_whole(file, now)
+    def _write(self, file: NoteFile, notes: Sequence[bytes]) -> None:
+        if self._is_failing:
+            return  # all is written anew soon
+        if file.size > self._most:
+            self._write_whole(file)
             return
         try:
             file.append(notes)
         except OSError as error:
-            self._failed(file, error, now)
+            self._failed(file, error)
 
-    def _write_whole(self, file: NoteFile, now: float) -> None:
+    def _write_whole(self, file: NoteFile) -> None:
         try:
             file.replace(self._history.whole())
         except OSError as error:
-            self._failed(file, error, now)
+            self._failed(file, error)
             return
         self._most = 2 * file.size + GROWS
-        if self._retry_at is not None:
+        if self._is_failing:
             self._log(f"the history of commands is written again: {sized(file.size)}")
-            self._retry_at = None
+            self._is_failing = False
 
-    def _failed(self, file: NoteFile, error: OSError, now: float) -> None:
-        if self._retry_at is None:
+    def _failed(self, file: NoteFile, error: OSError) -> None:
+        if not self._is_failing:
             why = error.strerror or error
             self._log(
                 f"the history of commands cannot be written to {file.path} ({why}): if the controller is killed "
                 "before that is possible, the next one does not know the last commands"
             )
-        self._retry_at = now + RETRY
+        self._is_failing = True
+        self._loop.call_later(RETRY, lambda: self._write_whole(file), self._loop.report)
 
     # --- sessions --------------------------------------------------------------------------------------------
 

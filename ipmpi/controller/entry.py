@@ -259,7 +259,7 @@ class Entry:
         grant = self.grants.launch(name, places, lasts, **more)
         self._decided()
         if grant.nodes is not None:
-            self.whereabouts.told(grant, 0)
+            self._told_where(grant, 0)
         return self._doors["engine"].furl("engine", self.grants.secret_of(grant))
 
     def launch_runs_on(self, name: str, nodes: Iterable[str] | None, question: int) -> None:
@@ -267,15 +267,23 @@ class Entry:
         grant = self.grants.named_launch(name) if nodes is None else self.grants.runs_on(name, nodes)
         self._changed()
         if grant is not None:
-            self.whereabouts.told(grant, question)
+            self._told_where(grant, question)
+
+    def _told_where(self, grant: Grant, question: int) -> None:
+        self.whereabouts.told(grant, question)
+        for waiting in self.admission.elsewhere():  # a job that was started again may have other nodes
+            key = waiting.session.key
+            if self._by_session.get(key) is grant and not elsewhere(grant, waiting.message):
+                self.admission.left(key)
+                self.register(waiting.session, waiting.message, is_first=False)
 
     def end_launch(self, name: str) -> list[str]:
         """A launch is over: its furl has ended. Its engines end by themselves."""
-        found = [each for each in self.grants.open if each.role == "engine" and each.note == name]
-        for grant in found:
+        grant = self.grants.named_launch(name)
+        if grant is not None:
             self.grants.end(grant, f"the launch {name} is over")
         self._decided()
-        return [grant.id for grant in found]
+        return [] if grant is None else [grant.id]
 
     # --- clients ---------------------------------------------------------------------------------------------
 

@@ -41,8 +41,8 @@ def elsewhere(grant: Grant, message: m.Register) -> str:
         return f"the job of the launch {grant.note} runs on no node now: it waits in the queue, or has ended"
     are = "are" if len(where) > 1 else "is"
     return (
-        f"the launch {grant.note} runs on {shown(grant.nodes)}, and {shown(where)} {are} not among these. Should "
-        "the batch system know the same machines by other names, start with --any-node"
+        f"the launch {grant.note} runs on {shown(grant.nodes)}, and {shown(where)} {are} not among these. If that "
+        "is only another name of the same machine, start with --any-node"
     )
 
 
@@ -127,7 +127,9 @@ class Whereabouts:
             waiting.timer.cancel()
 
     def _settle(self, key: int) -> None:
-        waiting = self._waiting[key]
+        waiting = self._waiting.get(key)
+        if waiting is None:  # it left when another set was let in
+            return
         self.left(key)
         if waiting.grant.nodes is None:
             self._announce(

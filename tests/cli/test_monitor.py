@@ -12,8 +12,9 @@ import pytest
 
 from ipmpi.cli.monitor import MonitoredController
 from ipmpi.client.session.session import Session
+from ipmpi.errors import FurlError
 from ipmpi.furl import save
-from ipmpi.launch.cluster.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
+from ipmpi.launch.cluster.happenings import ControllerEnded, ControllerReady, EngineCount, Happening, RunsOn
 from tests.in_process import in_process
 
 
@@ -100,3 +101,21 @@ def test_nothing_is_written_into_a_file_that_gets_the_number_of_the_pipe(
         os.close(descriptor)
     assert set(opened) == set(ends), "else this shows nothing"
     assert other.read_bytes() == b""
+
+
+def test_where_our_engines_run_is_told_again_until_the_controller_hears_it(tmp_path: Path) -> None:
+    told: list[tuple[str, ...]] = []
+    heard = threading.Event()
+
+    def tell(nodes: tuple[str, ...]) -> None:
+        told.append(nodes)
+        if len(told) == 1:
+            raise FurlError("nobody listens there")
+        heard.set()
+
+    file = str(tmp_path / "none.furl")
+    watched = MonitoredController({"mec": file}, Path.exists, only_new=True, tell_nodes=tell)
+    watched.runs_on(RunsOn(("n1",)))
+    assert heard.wait(30)
+    watched.close()
+    assert told == [("n1",), ("n1",)]

@@ -201,26 +201,21 @@ def test_nothing_is_left_in_the_journal_when_all_results_are_fetched() -> None:
 
 def test_a_result_that_comes_again_in_the_turn_in_which_its_client_is_back_is_told_once() -> None:
     """The client has one of two results: the other one reaches it even if the first one is told of again."""
-    stage = JournalStage(1, clients=1, sets=1)
+    stage = stage_with_one_of_two_results(has_names=False)
     (client,), (engines,) = stage.clients, stage.sets
-    engines.ranks = 1
-    stage.deliver_all()
-    client.submit(b"first")
-    client.submitter._open = client.submitter._by_number[client.tasks[b"first"][0].group]  # it may be closed
-    client.submit(b"second")
-    assert client.tasks[b"first"][0].group == client.tasks[b"second"][0].group
-    stage.deliver_all()
-    engines.step()
-    engines.step()
-    stage.deliver_all()
-    assert client.tasks[b"first"][1].heard == [("ok", b"first")]
-    assert not stage.store.contents.ends, "it is recorded a little later"
-    stage.kill()
     stage.connect(engines)
     stage.connect(client)
     stage.deliver_all()
     stage.settle()
     check(stage)
+
+
+def submit_in_one_group(client: SimulatedClient, first: bytes, second: bytes) -> None:
+    """Submit two tasks of which nobody knows that all results have come before both have."""
+    client.submit(first)
+    client.submitter._open = client.submitter._by_number[client.tasks[first][0].group]  # it may be closed
+    client.submit(second)
+    assert client.tasks[first][0].group == client.tasks[second][0].group
 
 
 def stage_with_one_of_two_results(*, has_names: bool) -> JournalStage:
@@ -229,9 +224,7 @@ def stage_with_one_of_two_results(*, has_names: bool) -> JournalStage:
     (client,), (engines,) = stage.clients, stage.sets
     engines.ranks = 1
     stage.deliver_all()
-    client.submit(b"first")
-    client.submitter._open = client.submitter._by_number[client.tasks[b"first"][0].group]  # it may be closed
-    client.submit(b"second")
+    submit_in_one_group(client, b"first", b"second")
     stage.deliver_all()
     engines.step()
     engines.step()
@@ -361,9 +354,7 @@ def test_a_large_result_that_its_client_has_had_is_not_computed_again_without_it
     stage = JournalStage(1, clients=1, sets=1)
     (client,), (engines,) = stage.clients, stage.sets
     stage.deliver_all()
-    client.submit(b"large")
-    client.submitter._open = client.submitter._by_number[client.tasks[b"large"][0].group]  # it may be closed
-    client.submit(b"second")
+    submit_in_one_group(client, b"large", b"second")
     stage.deliver_all()
     serial = next(iter(engines.waiting))[0]
     engines.waiting.pop((serial, 0))

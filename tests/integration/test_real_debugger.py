@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 
 WITHIN = 60
-PROMPT = r"^\[{}\] ipdb> $"
+PROMPT = r"^\[{}\] ipdb> \Z"
 STEP = """
 def step(x):
     twice = 2 * x
@@ -74,8 +74,11 @@ def usable(cluster: Cluster) -> Iterator[None]:
 
 def debug(prompt: Terminal, engine: int, line: str) -> None:
     """Type a line at the prompt of an engine's debugger."""
-    prompt.wait_for(PROMPT.format(engine), WITHIN)
+    typed = f"ipdb> {line}"
+    before = prompt.wait_for(PROMPT.format(engine), WITHIN).count(typed)
     prompt.write(line)
+    # Until it is shown, a prompt at the end of the screen could be taken for the next one.
+    wait_until(lambda: prompt.screen().count(typed) > before, f"{typed} on the screen", WITHIN)
     prompt.keys("Enter")
 
 
@@ -85,7 +88,7 @@ def test_two_ranks_at_a_breakpoint_in_ipython(prompt: Terminal) -> None:
     before = prompt.number()
     prompt.enter("%px stops = (1, 3); print('before'); r = step(id); print('after')")
     first = int(
-        re.findall(r"^\[([13])\] ipdb> $", prompt.wait_for(PROMPT.format("[13]"), WITHIN), re.MULTILINE)[0]
+        re.findall(r"^\[([13])\] ipdb> \Z", prompt.wait_for(PROMPT.format("[13]"), WITHIN), re.MULTILINE)[0]
     )
     for _ in range(WITHIN):  # until both are there
         debug(prompt, first, "@")

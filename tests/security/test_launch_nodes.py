@@ -94,7 +94,7 @@ def test_engines_elsewhere_have_to_be_admitted(running: Controller, mec: MultiEn
         told = notice(mec, f"engine set {number} asks")
         assert re.sub(r"user \S+, from \S+;", "user U, from A;", told) == (
             f"engine set {number} asks to be admitted: 1 engine on n9 (user U, from A; the launch default-1 runs "
-            "on n1, n2, and n9 is not among these. Should the batch system know the same machines by other names, "
+            "on n1, n2, and n9 is not among these. If that is only another name of the same machine, "
             f"start with --any-node). Yes: mec.admit({number}) or ipcluster admit, no: mec.turn_away({number})"
         )
         assert running.wait_told(lambda record: "waits" in record and "n9" in record["waits"])["waits"] == told
@@ -103,6 +103,15 @@ def test_engines_elsewhere_have_to_be_admitted(running: Controller, mec: MultiEn
         mec.turn_away()
         assert "does not admit" in thief.hear(m.Goodbye).reason
         assert mec.get_ids() == [0, 1]
+
+
+def test_who_waits_is_let_in_when_the_job_runs_there(running: Controller, mec: MultiEngineClient) -> None:
+    address = launch(running, 2, nodes=["n1"])
+    with engine(address, "n2", wanted=0) as moved, engine(address, "n3", wanted=1):
+        assert len(mec.waiting_engines()) == 2
+        answer(running, ["n2"], 0)  # the job was started again on another node
+        assert moved.hear(m.Registered).ids == [0]
+        assert [each["hosts"] for each in mec.waiting_engines()] == [["n3"]]
 
 
 def test_one_that_comes_before_its_job_runs_has_to_be_admitted(

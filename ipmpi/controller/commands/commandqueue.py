@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -65,7 +65,7 @@ class CommandQueue:
 
 def join(queue: CommandQueue, work: QueuedCommand) -> None:
     """Insert a command into the queue, which is sorted by place."""
-    queue.waiting.insert(sum(other.place < work.place for other in queue.waiting), work)
+    insort_left(queue.waiting, work, key=lambda other: other.place)
 
 
 _MANY = 256

@@ -26,7 +26,7 @@ from ...quantities import sized
 from ..effects import Effect, Forward, Send
 from . import historynotes as notes
 from .historynotes import About
-from .pastcommand import PastCommand
+from .pastcommand import Owner, PastCommand
 from .queuedcommand import QueuedCommand
 
 _QUESTIONS: Final = frozenset({"get_result", "complete", "describe"})
@@ -40,14 +40,6 @@ NOT_KEPT: Final = (
     "has made"
 )
 STILL_RUNS: Final = "only output was asked for"
-
-
-class Owner(NamedTuple):
-    """Who gives commands: the name of all who hold the same furl, the machine, and the user."""
-
-    holder: str = ""
-    host: str = "?"
-    user: str = "?"
 
 
 _STRANGER: Final = Owner()
@@ -325,23 +317,27 @@ class CommandHistory:
         Raises:
             msgspec.DecodeError: it is not that; what came before it is kept.
         """
-        for data in written:
-            note = notes.decode(data)
-            if isinstance(note, notes.Totals):
-                self._dropped[note.holder], self._left[note.holder] = note.dropped, note.left
-            elif isinstance(note, notes.Given):
-                self._restore(note)
-            elif (past := self._pasts.get((note.client, note.number))) is not None:
-                if isinstance(note, notes.Told):
-                    if not note.is_missed:
-                        self._seen[note.client] = note.when
-                    self._has_been_told(past, note.message, note.body, note.when)
-                else:
-                    past.large(Ids.of(note.engines), note.ok)
-                    self._look(past, note.when)
-        self._unsettled = {past.name: past for past in self._pasts.values() if past.is_open}
-        self._dropped = +Counter(self._dropped)
-        self._left = {holder: left for holder, left in self._left.items() if left}
+        try:
+            for data in written:
+                self._read(notes.decode(data))
+        finally:
+            self._unsettled = {past.name: past for past in self._pasts.values() if past.is_open}
+            self._dropped = +Counter(self._dropped)
+            self._left = {holder: left for holder, left in self._left.items() if left}
+
+    def _read(self, note: notes.Note) -> None:
+        if isinstance(note, notes.Totals):
+            self._dropped[note.holder], self._left[note.holder] = note.dropped, note.left
+        elif isinstance(note, notes.Given):
+            self._restore(note)
+        elif (past := self._pasts.get((note.client, note.number))) is not None:
+            if isinstance(note, notes.Told):
+                if not note.is_missed:
+                    self._seen[note.client] = note.when
+                self._has_been_told(past, note.message, note.body, note.when)
+            else:
+                past.large(Ids.of(note.engines), note.ok)
+                self._look(past, note.when)
 
     def _restore(self, note: notes.Given) -> None:
         self._owners[note.client] = Owner(note.holder, note.host, note.user)
@@ -403,6 +399,7 @@ class CommandHistory:
             past.is_for(engines)
             self._size += past.size - before
             if past.is_open:
+                past.ended = 0.0
                 self._ended.pop(past.name, None)
             self._write(self._given(past))
 

@@ -20,6 +20,14 @@ _LEAST: Final = 256
 """Bytes for which a command, an answer and a message of output count in addition to their own."""
 
 
+class Owner(NamedTuple):
+    """Who gives commands: the name of all who hold the same furl, the machine, and the user."""
+
+    holder: str = ""
+    host: str = "?"
+    user: str = "?"
+
+
 class What(NamedTuple):
     """A command: its method, its label, and the encoded operation, b"" if that is long."""
 
@@ -92,17 +100,16 @@ class PastCommand:
 
     def as_note(self, holder: str, host: str, user: str, seen: float) -> Given:
         """Return all that is kept of it; for what is said of its client see :class:`Given`."""
-        if not (self.answered or self.printed):  # as nearly all when they are written
-            return Given(
-                self.client, self.number, holder, host, user, self.given, self.method, self.label, self.operation,
-                self.engines, printed_at=self.printed_at, left_out=self.left_out, seen=seen,
-            )  # fmt: skip
-        return Given(
+        note = Given(
             self.client, self.number, holder, host, user, self.given, self.method, self.label, self.operation,
-            self.engines, self.ended, self.printed_at, self.answered.ids(), self.failed.ids(), self.lost.ids(),
-            self.left_out, list(self.printed),
-            [(message, [bytes(part) for part in body]) for message, body in self.answers],
-            seen,
+            self.engines, printed_at=self.printed_at, left_out=self.left_out, seen=seen,
+        )  # fmt: skip
+        if not (self.answered or self.printed):  # as nearly all when they are written
+            return note
+        return msgspec.structs.replace(
+            note, ended=self.ended, answered=self.answered.ids(), failed=self.failed.ids(), lost=self.lost.ids(),
+            printed=list(self.printed),
+            answers=[(message, [bytes(part) for part in body]) for message, body in self.answers],
         )  # fmt: skip
 
     @property
@@ -135,7 +142,6 @@ class PastCommand:
             if still:
                 self.answers.append((msgspec.structs.replace(message, engines=still.ids()), body))
                 self.size += _size_of_answer(self.answers[-1][0], body)
-        self.ended = 0.0 if self.is_open else self.ended
 
     def is_for(self, engines: Ids) -> None:
         """It is for these engines, beside those that have answered."""

@@ -364,10 +364,7 @@ class ResumedCommands:
         state.commands[message.id] = work
         self._history().runs(work)
         for queue in self._queues.each(waiting):
-            if queue.waiting and queue.waiting[-1].place > work.place:
-                join(queue, work)
-            else:
-                queue.waiting.append(work)
+            join(queue, work)
             self._advance(queue)
 
     def _tell(self, again: Again, engines: Ids, error: str, text: str) -> None:

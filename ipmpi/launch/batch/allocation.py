@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ipmpi.environment import mpienv
+from ipmpi.hostnames import others, shown
 from ipmpi.launch.batch.nodelist import expand_nodes
 
 
@@ -35,8 +36,7 @@ class Allocation(NamedTuple):
     @property
     def words(self) -> str:
         """Its name in messages: ``Slurm's job 123 on node17``."""
-        more = f" and {len(self.nodes) - 3} more" if len(self.nodes) > 3 else ""
-        where = f" on {', '.join(self.nodes[:3])}{more}" if self.nodes else ""
+        where = f" on {shown(self.nodes, 3)}" if self.nodes else ""
         return f"{self.title}'s job {self.job}{where}"
 
     @property
@@ -99,7 +99,7 @@ def leftover(environ: Mapping[str, str], host: str, is_over: Callable[[Allocatio
     nodefile = environ.get("PBS_NODEFILE", "")
     if found.title == "PBS":
         return f"its list of machines ({nodefile}) is gone" if nodefile and not os.path.exists(nodefile) else ""
-    if not found.nodes or _short(host) in map(_short, found.nodes):
+    if not found.nodes or not others([host], found.nodes):
         return ""
     if shutil.which("srun", path=environ.get("PATH")) is None:
         return "it has not this machine, and there is no srun here that could reach the others"
@@ -139,7 +139,3 @@ def _in_file(nodefile: str) -> list[str]:
     except OSError:
         return []
     return list(dict.fromkeys(lines))
-
-
-def _short(host: str) -> str:
-    return host.partition(".")[0]

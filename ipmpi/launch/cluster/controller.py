@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import sys
@@ -24,6 +25,9 @@ from ipmpi.launch.cluster.launchfurl import LaunchFurl
 from ipmpi.launch.processes.process import ChildProcess
 
 CONTROLLER_MODULE: Final = "ipmpi.cli.ipcontroller"
+
+_PIPE_SIZE: Final = 1 << 20
+"""Bytes: the names of some 50,000 nodes."""
 
 
 class EventReader:
@@ -102,6 +106,8 @@ class ControllerProcess(EventReader):
         self._launch = launch
         self._starts = "first"
         self._lifeline_fd = -1
+        self._is_cut = False
+        """Whether the last line is not whole, because the controller did not read."""
 
     def again(self) -> ControllerProcess:
         """Return the same controller, to be started when this one was killed: on its ports, with its furls."""
@@ -131,6 +137,9 @@ class ControllerProcess(EventReader):
 
     def _start(self) -> None:
         lifeline_read, self._lifeline_fd = os.pipe()
+        os.set_blocking(self._lifeline_fd, False)
+        with contextlib.suppress(OSError):  # a user may have no room for it; it is for jobs of thousands of nodes
+            fcntl.fcntl(self._lifeline_fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         self.begin_launch()  # before it runs, so that it has read this when it says that it is ready
         try:
             argv = [sys.executable, "-m", CONTROLLER_MODULE, "--engine-furl-file", str(self._engine_furl_file)]
@@ -149,7 +158,6 @@ class ControllerProcess(EventReader):
         finally:
             os.close(self._write_end)
             os.close(lifeline_read)
-            os.set_blocking(self._lifeline_fd, False)
             self._write_end = -1
 
     def tell(self, text: str, *, last: bool = False) -> None:
@@ -168,8 +176,9 @@ class ControllerProcess(EventReader):
 
     def _write(self, what: dict[str, object]) -> None:
         if self._lifeline_fd >= 0:
+            line = b"\n" * self._is_cut + json.dumps(what).encode() + b"\n"
             with contextlib.suppress(OSError):  # it has ended, or does not read
-                os.write(self._lifeline_fd, json.dumps(what).encode() + b"\n")
+                self._is_cut = os.write(self._lifeline_fd, line) < len(line)
 
     def logs(self) -> list[Path]:
         """The files that explain a failure."""

@@ -168,8 +168,7 @@ class Job(Launch):
         found: tuple[str, ...] | None = None
         if status is not None and status.id == self.job and status.native:
             runs = status.state not in (JobState.PENDING, JobState.ENDED)
-            found = tuple(expand_nodes(status.nodes)) if runs else ()
-            found = found or (None if runs else ())
+            found = (tuple(expand_nodes(status.nodes)) or None) if runs else ()
         if asked or (found and found != self._nodes):
             self._nodes = found or self._nodes
             yield RunsOn(found, self._where_answered)

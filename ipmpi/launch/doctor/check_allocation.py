@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ipmpi.hostnames import others
 from ipmpi.launch.batch.allocation import Allocation
 
 from .diagnostics import Diagnostic, Table, always, first, note, ok, warning
@@ -32,5 +33,5 @@ def check_allocation(job: Allocation | None, leftover: str, host: str) -> list[D
     if job is None:
         return []
     named = f"The environment has {job.words} ({job.prefix}* variables)"
-    elsewhere = job.nodes and host.partition(".")[0] not in {node.partition(".")[0] for node in job.nodes}
+    elsewhere = bool(job.nodes and others([host], job.nodes))
     return first(_CHECKS, job=job, leftover=leftover, host=host, named=named, elsewhere=elsewhere)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ipmpi.environment.walltime import duration
+from ipmpi.hostnames import others, shown
 from ipmpi.ranges import engines_named, numbers_in, ranks_named
 
 from .diagnostics import Diagnostic, note, ok, warning
@@ -112,12 +113,8 @@ def _missing_ranks(asked: int, engines: Sequence[Mapping[str, Any]], logs: Seque
 
 
 def _silent_nodes(hosts: Mapping[str, int], nodes: Sequence[str]) -> list[str]:
-    known = {host.partition(".")[0] for host in hosts}
-    silent = [node for node in nodes if node.partition(".")[0] not in known]
-    if not silent or not hosts:
-        return []
-    more = f" and {len(silent) - 8} more" if len(silent) > 8 else ""
-    return [f"Nothing is there from {', '.join(silent[:8])}{more}."]
+    silent = others(nodes, hosts)
+    return [f"Nothing is there from {shown(silent, 8)}."] if silent and hosts else []
 
 
 def check_time(engines: Sequence[Mapping[str, Any]]) -> list[Diagnostic]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -295,7 +296,8 @@ class Kept:
         self.now = 100.0
         self.lines: list[str] = []
         self.world = World()
-        loop: Any = SimpleNamespace(now=lambda: self.now)
+        self.timers: list[tuple[float, Callable[[], object]]] = []
+        loop: Any = SimpleNamespace(now=lambda: self.now, call_later=self._later, report=None)
         self.file = NoteFile(path)
         self.history = ClientHistory(loop, self.world.router, {}, self.lines.append)
         self.history.keep_in(self.file)
@@ -311,6 +313,15 @@ class Kept:
             for effect in self.history.flush(self.now):
                 if isinstance(getattr(effect, "message", None), m.Dispatch):
                     world.given[number] = effect.message.id  # type: ignore[union-attr]
+
+    def _later(self, delay: float, call: Callable[[], object], _on_error: object) -> None:
+        self.timers.append((self.now + delay, call))
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        due, self.timers = [each for each in self.timers if each[0] <= self.now], []
+        for _, call in due:
+            call()
 
     def names(self) -> list[tuple[int, int]]:
         return self.world.names()
@@ -343,7 +354,7 @@ def test_a_disk_that_is_full_stops_nobody(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr("os.write", full)
         kept.run(6)
-        kept.now += RETRY
+        kept.wait(RETRY)
         kept.run(7)
     assert len(kept.lines) == 1
     assert "(No space left on device): if the controller is killed before that is possible" in kept.lines[0]
@@ -353,9 +364,12 @@ def test_a_disk_that_is_full_stops_nobody(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr("os.write", full)
         kept.run(9)
-    kept.now += RETRY
-    kept.run(10)
+    kept.wait(RETRY)
     assert kept.lines[1].startswith("the history of commands is written again")
+    again = World()
+    again.history.restore(NoteFile(tmp_path / "file").read())
+    assert again.names()[-1] == (ALICE, 9), "without another command"
+    kept.run(10)
     assert Kept(tmp_path / "file").names()[-2:] == [(ALICE, 9), (ALICE, 10)]
 
 
@@ -367,3 +381,13 @@ def test_a_file_that_cannot_be_read_to_its_end_is_said(tmp_path: Path) -> None:
     assert "cannot be read to its end" in kept.lines[0]
     kept.run(5)
     assert Kept(tmp_path / "file").names() == [(ALICE, 5)]
+
+
+def test_of_what_comes_before_rubbish_it_is_found_out_what_became(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "file")
+    kept.world.router.command(ALICE, m.Command(5, [0], "execute", "execute(5)", b"op"), [], 0)
+    kept.history.flush(kept.now)
+    kept.file.append([b"rubbish"])
+    after = Kept(tmp_path / "file")
+    assert "cannot be read to its end" in after.lines[0]
+    assert [past.name for past in after.world.history.unsettled(ALICE)] == [(ALICE, 5)]
