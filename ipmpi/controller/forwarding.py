@@ -136,5 +136,9 @@ class Forwarding:
             return
         sinks += _kept_here(effect, self._kept)
         origin = (effect.source, effect.stream)
-        self._transfers.start(source, effect.stream, sinks, lambda complete: self._ended(*origin, complete))
+        # Ranks have put a large answer into files; a client would have to copy its array for that.
+        self._transfers.start(
+            source, effect.stream, sinks, lambda complete: self._ended(*origin, complete),
+            files=source.role == "engine",
+        )  # fmt: skip
         self._began(source, effect.stream, sinks, effect.size)

@@ -45,6 +45,45 @@ def in_memory(data: Iterable[Buffer], name: str = "ipmpi-body", *, sealed: bool 
     return descriptor
 
 
+class GrowingFile:
+    """A file in memory that is written piece by piece, and then sealed.
+
+    Attributes:
+        size: bytes that have been written.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.size = 0
+        self._file = MemoryFile(descriptor)
+
+    @classmethod
+    def make(cls) -> GrowingFile | None:
+        """An empty one; None if the system gives no file."""
+        try:
+            return cls(os.memfd_create("ipmpi-body", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        except OSError:
+            return None
+
+    def append(self, data: Buffer) -> bool:
+        """Write a piece at the end; False if there is no room for all of it, and then nothing was added."""
+        view, at = memoryview(data), self.size
+        try:
+            while len(view):
+                written = os.pwrite(self._file.descriptor, view, at)
+                view, at = view[written:], at + written
+        except OSError:
+            return False
+        self.size = at
+        return True
+
+    def sealed(self) -> MemoryFile:
+        """What was written; nothing can be added any more."""
+        os.truncate(self._file.descriptor, self.size)
+        fcntl.fcntl(self._file.descriptor, _ADD_SEALS, SEALS)
+        self._file.claim(self.size)
+        return self._file
+
+
 class MemoryFile:
     """A sealed file in memory, see :class:`ipmpi.protocol.streams.BodyFile`; closed when nothing refers to it.
 

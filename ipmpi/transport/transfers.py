@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from .. import limits
 from ..protocol.connection import (
     CreditReceived,
     DataReceived,
@@ -14,6 +15,8 @@ from ..protocol.connection import (
     StreamRefused,
 )
 from ..protocol.relay import Relay, SinkStream
+from ..protocol.streams import OutgoingStream
+from .landing import Landing
 
 
 class Endpoint(Hashable, Protocol):
@@ -33,7 +36,17 @@ class _Transfer:
     stream: int
     relay: Relay
     on_end: Callable[[bool], None]
-    sinks: list[tuple[Endpoint, int]] = field(default_factory=list)
+    sinks: dict[tuple[Endpoint, int], Any] = field(default_factory=dict)
+    """What the relay feeds, by where it goes."""
+
+
+def _sink(source: Endpoint, end: Endpoint, out: SinkStream) -> tuple[Any, SinkStream]:
+    """What a relay feeds: the stream itself, or what puts its body together first."""
+    by_files = getattr(end.connection, "files", None) is not None and source.connection.files is None
+    if by_files and isinstance(out, OutgoingStream) and out.total >= limits.FILE_BODY:
+        landing = Landing(end.connection, out)
+        return landing, landing
+    return end.connection, out
 
 
 class Transfers:
@@ -49,16 +62,21 @@ class Transfers:
         stream: int,
         sinks: Sequence[tuple[Endpoint, SinkStream]],
         on_end: Callable[[bool], None] = lambda _complete: None,
+        *,
+        files: bool = False,
     ) -> None:
         """Relay a stream of ``source`` to streams that were announced on ``sinks``.
 
         ``on_end`` is called once, with False if the body's sender gave it up; with True when it has come to its
-        end, or nobody wants the rest.
+        end, or nobody wants the rest. ``files``: the source has the body in files anyway, so that it should send
+        them to whatever sinks.
         """
-        relay = Relay(source.connection, stream, [(end.connection, out) for end, out in sinks])
-        transfer = _Transfer(source, stream, relay, on_end, [(end, out.id) for end, out in sinks])
+        fed = [_sink(source, end, out) for end, out in sinks]
+        relay = Relay(source.connection, stream, fed, files=files)
+        keys = [(end, out.id) for end, out in sinks]
+        transfer = _Transfer(source, stream, relay, on_end, dict(zip(keys, (to for to, _ in fed), strict=True)))
         self._by_source[source, stream] = transfer
-        for key in transfer.sinks:
+        for key in keys:
             self._by_sink[key] = transfer
             key[0].wake()
         if not source.connection.is_coming(stream):
@@ -122,8 +140,7 @@ class Transfers:
 
     def _drop(self, transfer: _Transfer, key: tuple[Endpoint, int]) -> None:
         self._by_sink.pop(key, None)
-        transfer.sinks.remove(key)
-        transfer.relay.drop(key[0].connection, key[1])
+        transfer.relay.drop(transfer.sinks.pop(key), key[1])
         transfer.source.wake()
         if not transfer.sinks:
             self._end(transfer, True)
