@@ -31,6 +31,12 @@ FILES_UNDER_WAY: Final = 256
 """Pieces of large answers that an agent keeps open as files; it maps others. Each is a descriptor, here and in the
 controller, and the client's bytes on their way are limited by STREAM_WINDOW anyway."""
 
+USED_MAPS: Final = 512 * MIB
+"""Memory of large results that a client fills again when their arrays are gone: the system clears new pages."""
+
+USED_MAPS_KEPT: Final = 5.0
+"""Seconds after the last large result in which it keeps that memory."""
+
 FILLERS: Final = 2
 """Threads in which a client copies bodies into files. Memory is busy with two."""
 

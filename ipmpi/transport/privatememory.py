@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
 import ctypes
 import itertools
 import mmap
@@ -13,6 +12,7 @@ from typing import Final
 from ..protocol.frames import Buffer
 from ..protocol.streams import BodyFile
 from .memoryfile import MemoryFile
+from .usedmaps import UsedMaps, new_map
 
 _PAGE: Final = mmap.PAGESIZE
 _MAP_FIXED: Final = 0x10
@@ -25,19 +25,21 @@ class PrivateMemory:
 
     It is mapped, so that 4 GB are not zeroed before they are filled. Each segment begins a page, so that files in
     memory that begin with a segment can be mapped in its place, copy-on-write.
+
+    Args:
+        lengths: of the segments, in bytes.
+        used: where to take the memory from, if most of it is likely to be written and not mapped.
     """
 
-    def __init__(self, lengths: Sequence[int]) -> None:
+    def __init__(self, lengths: Sequence[int], used: UsedMaps | None = None) -> None:
         self._lengths = list(lengths)
         self._begins = [0, *itertools.accumulate(lengths)]
         """Where each segment begins in the body, and where the last one ends."""
         pages = [-(-length // _PAGE) * _PAGE for length in lengths]
         self._places = [0, *itertools.accumulate(pages)]
         """Where each begins in the memory."""
-        self._map = mmap.mmap(-1, self._places[-1], flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            with contextlib.suppress(OSError):  # a kernel without huge pages only takes longer
-                self._map.madvise(mmap.MADV_HUGEPAGE)
+        self._used = used
+        self._map = new_map(self._places[-1]) if used is None else used.take(self._places[-1])
 
     def write(self, at: int, data: memoryview) -> None:
         """Store a piece."""
@@ -60,6 +62,8 @@ class PrivateMemory:
         # What the map overlaps with its last page is behind the segment, or is written later.
         if file.size % _PAGE and at + file.size != self._begins[segment + 1]:
             return False
+        if self._used is not None:  # its pages would stay those of the file
+            self._used.forget(self._map)
         return _map_over(self._map, place, file)
 
     def segments(self, lengths: Sequence[int]) -> list[Buffer]:

@@ -9,8 +9,10 @@ from typing import Any
 from ...protocol.connection import Event, MessageReceived, StreamAborted
 from ...protocol.frames import Buffer
 from ...transport.bodyreceiver import BodyReceiver
+from ...transport.loop import Loop
 from ...transport.privatememory import PrivateMemory
 from ...transport.transfers import Endpoint, Transfers
+from ...transport.usedmaps import UsedMaps
 
 
 class ArrivingBodies:
@@ -19,10 +21,12 @@ class ArrivingBodies:
     Args:
         link: where they come from.
         transfers: those under way on it.
+        loop: that of the thread.
     """
 
-    def __init__(self, link: Endpoint, transfers: Transfers) -> None:
+    def __init__(self, link: Endpoint, transfers: Transfers, loop: Loop) -> None:
         self._link = link
+        self._used = UsedMaps(loop.call_later)
         self._transfers = transfers
         self._failed: dict[int, Callable[[str], None]] = {}
 
@@ -42,7 +46,9 @@ class ArrivingBodies:
             done(list(event.body))
             return
         try:
-            memory = PrivateMemory(message.sizes)
+            # On this machine, bodies are files that are mapped.
+            comes_in_files = self._link.connection.files is not None
+            memory = PrivateMemory(message.sizes, None if comes_in_files else self._used)
         except (OSError, ValueError, OverflowError):
             self._link.connection.refuse(event.stream)
             self._link.wake()

@@ -88,7 +88,7 @@ class Session:
             self._loop, address, table, callbacks, patience=limits.CLIENT_RECONNECT, renew=False, routes=routes
         )
         self._files = BodyFiles(self._loop, self._link.wake, self._failed)
-        self._arriving = ArrivingBodies(self._link, self._transfers)
+        self._arriving = ArrivingBodies(self._link, self._transfers, self._loop)
         self._receive = self._arriving.receive
         self._thread = threading.Thread(target=self._run, name="ipmpi-client", daemon=True)
 
