@@ -5,10 +5,11 @@ from __future__ import annotations
 import bisect
 import contextlib
 import ctypes
+import functools
 import itertools
 import mmap
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from ..protocol.frames import Buffer
 from ..protocol.streams import BodyFile
@@ -72,13 +73,19 @@ class PrivateMemory:
         """Nothing to do."""
 
 
-def _map_over(memory: mmap.mmap, place: int, file: MemoryFile) -> bool:
+@functools.cache
+def _mmap() -> Any:
+    """mmap(2), for a place in memory that is mapped already."""
     call = ctypes.CDLL(None, use_errno=True).mmap
     call.restype = ctypes.c_void_p
     call.argtypes = [
         ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
     ]  # fmt: skip
+    return call
+
+
+def _map_over(memory: mmap.mmap, place: int, file: MemoryFile) -> bool:
     anchor = ctypes.c_char.from_buffer(memory, place)
     address = ctypes.addressof(anchor)
     flags, access = mmap.MAP_PRIVATE | _MAP_FIXED, mmap.PROT_READ | mmap.PROT_WRITE
-    return bool(call(address, file.size, access, flags, file.descriptor, 0) != _FAILED)
+    return bool(_mmap()(address, file.size, access, flags, file.descriptor, 0) != _FAILED)

@@ -1,7 +1,8 @@
 """Bodies that go to a controller on this machine in files in memory.
 
 A body is copied once, into a file whose descriptor travels to the ranks; they map it. It is copied in a thread of
-its own when its receiver gives credit, so until then it stays in the memory of the caller, as over TCP.
+its own when its receiver gives credit, so until then it stays in the memory of the caller, as over TCP. Files that no
+receiver has any more are used again for a while.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from ... import limits
 from ...protocol.connection import Connection, CreditReceived, Event, Prepared, StreamRefused
 from ...protocol.frames import Buffer, size_of
 from ...protocol.messages import AnyMessage
+from ...memory import available_bytes
 from ...protocol.streams import OutgoingStream
-from ...transport.loop import Loop
-from ...transport.memoryfile import MemoryFile, in_memory
+from ...transport.loop import Loop, Timer
+from ...transport.memoryfile import MemoryFile
+from ...transport.segmentpool import SegmentPool
 
 
 class BodyFiles:
@@ -32,6 +35,8 @@ class BodyFiles:
         self._broken = broken
         self._waiting: dict[int, tuple[OutgoingStream, Sequence[Buffer]]] = {}
         self._threads: ThreadPoolExecutor | None = None
+        self._pool = SegmentPool(lambda: min(limits.POOL_BYTES, int(limits.POOL_SHARE * available_bytes())))
+        self._timer: Timer | None = None
 
     def send(self, connection: Connection, message: AnyMessage | Prepared, body: Sequence[Buffer]) -> None:
         """Send a message, and its body when there is credit."""
@@ -57,6 +62,9 @@ class BodyFiles:
         self._waiting.clear()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._pool.close()
 
     def _copy(self, connection: Connection, stream: OutgoingStream, body: Sequence[Buffer]) -> None:
         if self._threads is None:
@@ -64,7 +72,7 @@ class BodyFiles:
 
         def copy() -> None:
             try:
-                file = MemoryFile(in_memory(body, sealed=True), stream.total)
+                file = MemoryFile(self._pool.file_with(body, stream.total, self._loop.now()), stream.total)
             except (OSError, MemoryError):  # no room for a file: in chunks, then
                 file = None
             self._loop.call_threadsafe(lambda: self._copied(connection, stream, body, file), self._broken)
@@ -79,6 +87,12 @@ class BodyFiles:
         else:
             _feed(connection, stream, body)
         self._wake()
+        if self._timer is None and not self._pool.is_empty:
+            self._timer = self._loop.call_later(limits.POOL_KEEPS, self._give_back, self._broken)
+
+    def _give_back(self) -> None:
+        pause = self._pool.give_back(self._loop.now())
+        self._timer = None if pause is None else self._loop.call_later(pause, self._give_back, self._broken)
 
 
 def _feed(connection: Connection, stream: OutgoingStream, body: Sequence[Buffer]) -> None:

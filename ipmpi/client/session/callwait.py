@@ -131,7 +131,9 @@ class CallWait:
             self._run()
 
     def _run(self) -> None:
-        self._future.add_done_callback(lambda _: self._screen.wake())
+        # A future keeps its callbacks: with this object in one, its result would stay until the garbage collector runs.
+        wake = self._screen.wake
+        self._future.add_done_callback(lambda _: wake())
         if not self._is_told:
             self._partial.on_failure(self._screen.wake)
         if threading.current_thread() is threading.main_thread():
