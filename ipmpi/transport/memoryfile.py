@@ -1,9 +1,9 @@
 """Files in memory that hold bodies, and travel between processes of one machine as open descriptors.
 
 Whoever reads one that somebody else has made must be sure that it keeps its size: a file that is cut off while it
-is mapped kills its reader (SIGBUS). So those of other processes have to be sealed, which cannot be undone. That nobody
-writes to one while it can be seen is its sender's part: it makes a new file for each body, or waits until all
-receivers have let go of the file (:mod:`~ipmpi.transport.segmentpool`).
+is mapped kills its reader (SIGBUS). So those of other processes have to be sealed, which cannot be undone. That
+nobody writes to one while it can be seen is its sender's part: it makes a new file for each body, or waits until
+all receivers have let go of the file (:mod:`~ipmpi.transport.segmentpool`).
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ class PrivateMemory:
     """Memory of this process only, for segments of given lengths.
 
     It is mapped, so that 4 GB are not zeroed before they are filled. Each segment begins a page, so that files in
-    memory that begin with a segment can be mapped in its place, copy-on-write.
+    memory that begin with a segment can be mapped in its place, copy-on-write. Not in that of the first one, which
+    is a pickle or a text: what is parsed is never what its sender might still change.
     """
 
     def __init__(self, lengths: Sequence[int]) -> None:
@@ -56,6 +57,8 @@ class PrivateMemory:
     def take(self, at: int, file: BodyFile) -> bool:
         """Map a file in the place of these bytes; False if that is not possible."""
         segment, place = self._find(at)
+        if not segment:
+            return False
         if not isinstance(file, MemoryFile) or place % _PAGE or at + file.size > self._begins[segment + 1]:
             return False
         # What the map overlaps with its last page is behind the segment, or is written later.

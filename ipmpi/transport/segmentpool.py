@@ -1,8 +1,8 @@
 """Files in memory that their sender writes again once nobody can see them any more: their pages are there already.
 
 How the sender knows: what it hands on is a second, read-only opening of the file, on which it has taken a shared
-lock (flock(2)). Such a lock belongs to that opening, not to a process, and lasts until the system has dropped the last
-reference to it. Descriptors are references, wherever they are: in this process, on their way in a socket, in
+lock (flock(2)). Such a lock belongs to that opening, not to a process, and lasts until the system has dropped the
+last reference to it. Descriptors are references, wherever they are: in this process, on their way in a socket, in
 receivers, stopped ones and forked children too. So are mappings, after their descriptor was closed as well. When
 all are gone, also because their processes were killed, the sender can lock its own opening exclusively.
 
@@ -146,7 +146,7 @@ class SegmentPool:
         return segment
 
     def _make_room(self, left: int) -> bool:
-        """Drop the files that were used longest ago until ``left`` bytes are enough for all, and another may come."""
+        """Drop the files that were used longest ago, until the rest has ``left`` bytes and another may come."""
         if left < 0:
             return False
         by_age = sorted(self._segments, key=lambda segment: segment.used_at, reverse=True)

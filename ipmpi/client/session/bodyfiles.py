@@ -1,8 +1,8 @@
 """Bodies that go to a controller on this machine in files in memory.
 
 A body is copied once, into a file whose descriptor travels to the ranks; they map it. It is copied in a thread of
-its own when its receiver gives credit, so until then it stays in the memory of the caller, as over TCP. Files that no
-receiver has any more are used again for a while.
+its own when its receiver gives credit, so until then it stays in the memory of the caller, as over TCP. Files that
+no receiver has any more are used again for a while.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ... import limits
+from ...memory import available_bytes
 from ...protocol.connection import Connection, CreditReceived, Event, Prepared, StreamRefused
 from ...protocol.frames import Buffer, size_of
 from ...protocol.messages import AnyMessage
-from ...memory import available_bytes
 from ...protocol.streams import OutgoingStream
 from ...transport.loop import Loop, Timer
 from ...transport.memoryfile import MemoryFile

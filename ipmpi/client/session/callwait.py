@@ -131,7 +131,7 @@ class CallWait:
             self._run()
 
     def _run(self) -> None:
-        # A future keeps its callbacks: with this object in one, its result would stay until the garbage collector runs.
+        # A future keeps its callbacks. With this object in one, its result would wait for the garbage collector.
         wake = self._screen.wake
         self._future.add_done_callback(lambda _: wake())
         if not self._is_told:

@@ -50,7 +50,7 @@ class LargeAnswers:
         return min(limits.POOL_BYTES, int(limits.POOL_SHARE / self.neighbours * available_bytes()))
 
     def give_back(self) -> int | None:
-        """Close files that were not used for a while; milliseconds until there may be more, None if there are none."""
+        """Close files that were not used for a while; milliseconds until more are due, None if there are none."""
         if self._pool.is_empty:
             return None
         pause = self._pool.give_back(time.monotonic())

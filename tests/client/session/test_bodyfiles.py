@@ -12,6 +12,7 @@ import pytest
 from ipmpi import limits
 from ipmpi.client.session import bodyfiles
 from ipmpi.transport.privatememory import PrivateMemory
+from ipmpi.transport.segmentpool import SegmentPool
 from tests.in_process import InProcess, in_process, wait_until
 
 COUNT = 3 * limits.MIB // 8
@@ -43,13 +44,13 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The files that clients make."""
     made: list[int] = []
-    make = bodyfiles.in_memory
 
-    def noted(body: Any, *, sealed: bool) -> int:
-        made.append(make(body, sealed=sealed))
-        return made[-1]
+    class Noted(SegmentPool):
+        def file_with(self, data: Any, size: int, now: float) -> int:
+            made.append(super().file_with(data, size, now))
+            return made[-1]
 
-    monkeypatch.setattr(bodyfiles, "in_memory", noted)
+    monkeypatch.setattr(bodyfiles, "SegmentPool", Noted)
     return made
 
 
@@ -93,10 +94,11 @@ def test_the_array_may_be_changed_when_the_push_has_ended(cluster: InProcess) ->
 
 
 def test_where_no_file_can_be_made_it_goes_in_chunks(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(_body: Any, **_options: Any) -> int:
-        raise OSError(28, "No space left on device")
+    class Full(SegmentPool):
+        def file_with(self, data: Any, size: int, now: float) -> int:
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bodyfiles, "in_memory", none)
+    monkeypatch.setattr(bodyfiles, "SegmentPool", Full)
     mec = cluster.mec()
     array = np.random.default_rng(2).random(COUNT)
     mec.push({"x": array})
