@@ -40,6 +40,17 @@ USED_MAPS_KEPT: Final = 5.0
 FILLERS: Final = 2
 """Threads in which a client copies bodies into files. Memory is busy with two."""
 
+POOL_SHARE: Final = 1 / 16
+POOL_BYTES: Final = 1024 * MIB
+"""Files in memory that a client keeps to write them again, and all ranks of a node together: so much of the memory
+that is left, and at most POOL_BYTES for a process. For two arrays of 100 MB in turns, 3 GB have to be left."""
+
+POOL_FILES: Final = 64
+"""How many of them: each is a descriptor, of the 1,024 that a process has by default."""
+
+POOL_KEEPS: Final = 5.0
+"""Seconds for which such a file is kept after its last use. Who transfers more rarely has time to spare."""
+
 SEGMENTS: Final = 65_536
 """Buffers in one body: a dictionary of that many arrays is past what one command should carry."""
 

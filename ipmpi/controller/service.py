@@ -21,6 +21,7 @@ from ..protocol.frames import Buffer
 from ..protocol.handshake import printable
 from ..protocol.permissions import CONTROLLER_RECEIVES
 from ..transport.loop import Loop
+from ..transport.timedpool import TimedPool
 from ..transport.transfers import Transfers
 from .bounds import is_observer
 from .clienthistory import ClientHistory
@@ -95,8 +96,7 @@ class ControllerService:
         tables.update({interface.role: interface.receives for interface in interfaces})
         # Engines outlive a controller; their replies to the old one must not be taken for replies to this one.
         self.router = Router(secrets.randbits(60))
-        self.farm = Farm(self.router.registry, secrets.randbits(60), order)
-        farm = self.farm
+        farm = self.farm = Farm(self.router.registry, secrets.randbits(60), order)
         self.journal = NoJournal(farm, keep) if store is None else TaskJournal(farm, store, self._log, keep)
         self.comeback = ComeBack(self.router.resumed, self._late, self._send, self._interfaces)
         flush_soon = partial(loop.call_at_turn_end, self._flush, self._not_flushed)
@@ -105,7 +105,7 @@ class ControllerService:
         self._timer = FlushTimer(loop, self._flush, self._not_flushed)
         self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._has_work, self._log)
         self.sessions.journalled = self.journal.is_on
-        self.transfers = Transfers()
+        self.transfers = Transfers(TimedPool(loop))
         by_key = self.sessions.by_key
         self.history = ClientHistory(loop, self.router, by_key, self._log)
         self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)

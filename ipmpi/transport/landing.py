@@ -7,14 +7,59 @@ each other. The memory is what the receiver would take for the same body.
 
 from __future__ import annotations
 
+import contextlib
+
 from .. import limits
 from ..protocol.connection import Connection
 from ..protocol.frames import Buffer
 from ..protocol.relay import SinkStream
 from ..protocol.streams import BodyFile, LanePart, OutgoingStream
-from .memoryfile import GrowingFile
+from .memoryfile import MemoryFile, new_file, seal, write_all
+from .timedpool import TimedPool
 
 _STEP = limits.STREAM_WINDOW // 4
+
+
+class _Body:
+    """The file of one body; of the pool, or used once if it may keep none.
+
+    Attributes:
+        size: bytes that have been written.
+
+    Raises:
+        OSError: the system gives no file.
+    """
+
+    def __init__(self, pool: TimedPool, total: int) -> None:
+        self.size = 0
+        self._pool = pool
+        self._writing = pool.begin(total)
+        self._file = None if self._writing else MemoryFile(new_file(sealed=True))
+
+    def append(self, data: Buffer) -> bool:
+        """Write a piece at the end; False if there is no room for all of it, and then nothing was added."""
+        to = self._writing or self._file
+        assert to is not None
+        try:
+            write_all(to.descriptor, [data], self.size)
+        except OSError:
+            return False
+        self.size += len(data)
+        return True
+
+    def finish(self) -> MemoryFile:
+        """What was written; nothing can be added any more."""
+        if self._writing is not None:
+            return self._pool.finish(self._writing, self.size)
+        assert self._file is not None
+        seal(self._file.descriptor, self.size)
+        self._file.claim(self.size)
+        return self._file
+
+    def drop(self) -> None:
+        """It is not needed."""
+        if self._writing is not None:
+            self._writing.give_up()
 
 
 class Landing:
@@ -30,11 +75,12 @@ class Landing:
 
     files = False
 
-    def __init__(self, connection: Connection, stream: OutgoingStream) -> None:
+    def __init__(self, connection: Connection, stream: OutgoingStream, pool: TimedPool) -> None:
         self.id = stream.id
         self._connection = connection
         self._stream = stream
-        self._file: GrowingFile | None = None
+        self._pool = pool
+        self._file: _Body | None = None
         self._has_begun = False
         self._granted = 0
 
@@ -44,7 +90,8 @@ class Landing:
         if not self._has_begun and self._stream.credit:
             self._has_begun = True
             if self._stream.files and self._connection.files is not None:
-                self._file = GrowingFile.make()
+                with contextlib.suppress(OSError):
+                    self._file = _Body(self._pool, self._stream.total)
         if self._file is not None and self._granted - self._file.size <= limits.STREAM_WINDOW - _STEP:
             self._granted = min(self._stream.total, self._file.size + limits.STREAM_WINDOW)
         return max(self._granted, self._stream.credit)
@@ -63,8 +110,17 @@ class Landing:
         """Pass on what there is: all, or what there was memory for."""
         file, self._file = self._file, None
         if file is not None and file.size:
-            self._connection.feed(self._stream, file.sealed())
+            self._connection.feed(self._stream, file.finish())
+        elif file is not None:
+            file.drop()
 
     def abort(self, _stream: SinkStream) -> None:
         """The rest will not come."""
+        self.close()
         self._connection.abort(self._stream)
+
+    def close(self) -> None:
+        """Nobody wants the body."""
+        if self._file is not None:
+            self._file.drop()
+            self._file = None

@@ -17,6 +17,7 @@ from ..protocol.connection import (
 from ..protocol.relay import Relay, SinkStream
 from ..protocol.streams import OutgoingStream
 from .landing import Landing
+from .timedpool import TimedPool
 
 
 class Endpoint(Hashable, Protocol):
@@ -40,19 +41,15 @@ class _Transfer:
     """What the relay feeds, by where it goes."""
 
 
-def _sink(source: Endpoint, end: Endpoint, out: SinkStream) -> tuple[Any, SinkStream]:
-    """What a relay feeds: the stream itself, or what puts its body together first."""
-    by_files = getattr(end.connection, "files", None) is not None and source.connection.files is None
-    if by_files and isinstance(out, OutgoingStream) and out.total >= limits.FILE_BODY:
-        landing = Landing(end.connection, out)
-        return landing, landing
-    return end.connection, out
-
-
 class Transfers:
-    """All bodies that are being relayed here."""
+    """All bodies that are being relayed here.
 
-    def __init__(self) -> None:
+    Args:
+        landing: where to put together what comes by TLS and goes to processes of this machine; None: nowhere.
+    """
+
+    def __init__(self, landing: TimedPool | None = None) -> None:
+        self._landing = landing
         self._by_source: dict[tuple[Endpoint, int], _Transfer] = {}
         self._by_sink: dict[tuple[Endpoint, int], _Transfer] = {}
 
@@ -71,7 +68,7 @@ class Transfers:
         end, or nobody wants the rest. ``files``: the source has the body in files anyway, so that it should send
         them to whatever sinks.
         """
-        fed = [_sink(source, end, out) for end, out in sinks]
+        fed = [self._sink(source, end, out) for end, out in sinks]
         relay = Relay(source.connection, stream, fed, files=files)
         keys = [(end, out.id) for end, out in sinks]
         transfer = _Transfer(source, stream, relay, on_end, dict(zip(keys, (to for to, _ in fed), strict=True)))
@@ -88,6 +85,16 @@ class Transfers:
         source.wake()
         if not sinks:
             self._end(transfer, True)
+
+    def _sink(self, source: Endpoint, end: Endpoint, out: SinkStream) -> tuple[Any, SinkStream]:
+        """What a relay feeds: the stream itself, or what puts its body together first."""
+        is_here = getattr(end.connection, "files", None) is not None and source.connection.files is None
+        if self._landing is None or not is_here or not isinstance(out, OutgoingStream):
+            return end.connection, out
+        if out.total < limits.FILE_BODY:
+            return end.connection, out
+        landing = Landing(end.connection, out, self._landing)
+        return landing, landing
 
     def handle(self, endpoint: Endpoint, event: Event) -> bool:
         """Do what an event of an endpoint's stream asks for; False if it belongs to no transfer."""
@@ -140,7 +147,10 @@ class Transfers:
 
     def _drop(self, transfer: _Transfer, key: tuple[Endpoint, int]) -> None:
         self._by_sink.pop(key, None)
-        transfer.relay.drop(transfer.sinks.pop(key), key[1])
+        fed = transfer.sinks.pop(key)
+        transfer.relay.drop(fed, key[1])
+        if isinstance(fed, Landing):
+            fed.close()
         transfer.source.wake()
         if not transfer.sinks:
             self._end(transfer, True)

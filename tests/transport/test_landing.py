@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
@@ -13,8 +14,10 @@ from ipmpi import limits
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, DataReceived, MessageReceived, StreamAborted
 from ipmpi.protocol.streams import FileFrame
-from ipmpi.transport import memoryfile
+from ipmpi.transport import landing
+from ipmpi.transport.loop import Loop
 from ipmpi.transport.memoryfile import MemoryFile
+from ipmpi.transport.timedpool import TimedPool
 from ipmpi.transport.transfers import Transfers
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
@@ -61,11 +64,37 @@ class Line:
         )
 
 
+@pytest.fixture(autouse=True, params=["used again", "used once"])
+def _kind_of_files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "used once":
+        monkeypatch.setattr(limits, "POOL_BYTES", 0)
+
+
+_LOOPS: list[Loop] = []
+
+
+@pytest.fixture(autouse=True)
+def _loops_are_closed() -> Iterator[None]:
+    yield
+    while _LOOPS:
+        _LOOPS.pop().close()
+
+
+def new_pool() -> TimedPool:
+    _LOOPS.append(Loop())
+    return TimedPool(_LOOPS[-1])
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
 class Passing:
     """A body of a client that is elsewhere, on its way to engine sets."""
 
     def __init__(self, sinks: list[bool], data: bytes = DATA) -> None:
-        self.transfers = Transfers()
+        self.pool = new_pool()
+        self.transfers = Transfers(self.pool)
         self.source = Line(files=False)
         self.sinks = [Line(files) for files in sinks]
         self.ended: list[bool] = []
@@ -148,13 +177,13 @@ def test_where_the_system_gives_no_file_pieces_are_passed_on(monkeypatch: pytest
 
 
 def test_what_there_is_no_memory_for_follows_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    append = memoryfile.GrowingFile.append
+    append = landing._Body.append
     full = limits.STREAM_WINDOW + 7
 
-    def refuse(self: memoryfile.GrowingFile, data: bytes) -> bool:
+    def refuse(self: landing._Body, data: bytes) -> bool:
         return self.size + len(data) <= full and append(self, data)
 
-    monkeypatch.setattr(memoryfile.GrowingFile, "append", refuse)
+    monkeypatch.setattr(landing._Body, "append", refuse)
     passing = Passing([True])
     passing.accept(size=SIZE)
     assert passing.sinks[0].bytes == DATA
@@ -162,8 +191,7 @@ def test_what_there_is_no_memory_for_follows_in_pieces(monkeypatch: pytest.Monke
 
 
 def test_a_failed_write_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = memoryfile.GrowingFile.make()
-    assert file is not None
+    file = landing._Body(new_pool(), 1000)
     assert file.append(b"abc")
     pwrite = os.pwrite
     calls = iter([1, 0])
@@ -176,8 +204,20 @@ def test_a_failed_write_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "pwrite", short)
     assert not file.append(b"defg")
     monkeypatch.undo()
-    sealed = file.sealed()
-    assert (sealed.size, os.pread(sealed.descriptor, 99, 0)) == (3, b"abc")
+    finished = file.finish()
+    assert bytes(finished.part(0, finished.size)) == b"abc"
+
+
+def test_files_that_ranks_have_let_go_of_are_used_again(request: pytest.FixtureRequest) -> None:
+    inodes = set()
+    pool = new_pool()
+    for _ in range(3):
+        file = landing._Body(pool, 1_000_000)
+        assert file.append(bytes(1_000_000))
+        finished = file.finish()
+        inodes.add(os.fstat(finished.descriptor).st_ino)
+        del file, finished
+    assert len(inodes) == (3 if "once" in request.node.name else 1)
 
 
 def test_a_set_that_comes_back_from_elsewhere_gets_pieces() -> None:
@@ -196,21 +236,13 @@ def test_a_set_that_comes_back_from_elsewhere_gets_pieces() -> None:
 
 
 @pytest.mark.parametrize("how", ["sender aborts", "sender lost", "refused", "receiver lost"])
-def test_the_memory_of_what_nobody_gets_is_freed(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    create = os.memfd_create
-
-    def note(*arguments: Any) -> int:
-        made.append(create(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(os, "memfd_create", note)
+def test_the_memory_of_what_nobody_gets_is_freed(how: str) -> None:
     passing = Passing([True, False])
+    before = open_files()
     passing.accept(0)
     passing.accept(1, 1000, files=False)
     assert passing.received == 1000
-    (descriptor,) = made
-    os.fstat(descriptor)
+    assert open_files() > before
     if how == "sender aborts":
         assert passing.out is not None
         passing.source.peer.abort(passing.out)
@@ -221,8 +253,7 @@ def test_the_memory_of_what_nobody_gets_is_freed(how: str, monkeypatch: pytest.M
     else:
         passing.transfers.endpoint_lost(passing.sinks[0])
     passing.move()
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(descriptor)
+    assert open_files() == before
     if how.startswith("sender"):
         assert passing.sinks[0].got[-1] == StreamAborted(1)
         assert passing.ended == [False]
@@ -232,7 +263,7 @@ def test_the_memory_of_what_nobody_gets_is_freed(how: str, monkeypatch: pytest.M
 
 
 def test_an_engine_set_sends_its_files_to_a_client_elsewhere() -> None:
-    transfers = Transfers()
+    transfers = Transfers(new_pool())
     source, sink = Line(files=True), Line(files=False)
     message = m.Result(1, [0], True, b"", [SIZE])
     source.peer.send_streamed(message, SIZE)
