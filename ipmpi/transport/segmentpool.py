@@ -86,6 +86,7 @@ class SegmentPool:
         self._segments: list[_Segment] = []
         self._lock = threading.Lock()
         self._is_closed = False
+        weakref.finalize(self, _close_all, self._segments).atexit = False
         _pools.add(self)
 
     @property
@@ -204,10 +205,13 @@ class SegmentPool:
         """In a forked child: they are the parent's, whose locks this process shares."""
         self._lock = threading.Lock()  # another thread of the parent may have held it
         self._is_closed = True
-        segments, self._segments = self._segments, []
-        for segment in segments:
-            with contextlib.suppress(OSError):
-                os.close(segment.descriptor)
+        _close_all(self._segments)
+
+
+def _close_all(segments: list[_Segment]) -> None:
+    while segments:
+        with contextlib.suppress(OSError):
+            os.close(segments.pop().descriptor)
 
 
 def _is_free(descriptor: int) -> bool:

@@ -410,6 +410,16 @@ def test_after_its_end_a_pool_keeps_nothing(pool: SegmentPool) -> None:
     os.close(descriptor)
 
 
+def test_a_pool_that_nobody_has_any_more_leaves_no_file_open() -> None:
+    before = descriptors()
+    pool = SegmentPool(lambda: BOUND)
+    file = once(pool, 1)
+    assert not is_dropped(file)
+    del pool
+    gc.collect()
+    assert descriptors() == before
+
+
 # --- what can go wrong ---------------------------------------------------------------------------------------
 
 

@@ -125,6 +125,15 @@ def test_copies_fit_into_the_address_space_of_the_agent(
         assert answers._copied == copied * limits.MIB
 
 
+def test_the_ranks_of_a_node_share_what_may_be_kept(small: SmallSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(largeanswers, "available_bytes", lambda: 16 << 30)
+    for neighbours, share in ((1, 1 << 30), (4, 1 << 28), (64, 1 << 24)):
+        large = largeanswers.LargeAnswers(small.ranks[0]._socket, lambda: False, neighbours)
+        assert large._may_keep() == share
+    monkeypatch.setattr(largeanswers, "available_bytes", lambda: 1 << 60)
+    assert large._may_keep() == limits.POOL_BYTES
+
+
 def test_an_answer_of_more_than_fits_is_one_state_and_costs_few_copies(
     small: SmallSet, rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
