@@ -137,6 +137,10 @@ class Loop:
         if self._ended:
             self._make_last_calls()
 
+    def call_later_threadsafe(self, delay: float, call: Call) -> None:
+        """Make a call in the loop's thread after ``delay`` seconds; may be used from any thread."""
+        self.call_threadsafe(lambda: self.call_later(delay, call))
+
     def _make_last_calls(self) -> None:
         # Who does not get the lock leaves its call to whoever has it, and who looks again after giving it back.
         while self._foreign and self._ended and self._turn_lock.acquire(blocking=False):

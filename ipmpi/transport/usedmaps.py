@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import sys
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -43,15 +44,17 @@ class UsedMaps:
     """The last maps that were taken, of which those that nobody refers to are taken again.
 
     A memoryview of a map, and each array or view made from that, refers to the map: while one of them is there, it
-    is in use. Only for one thread; the arrays may live and end in others. Children of this process have copies.
+    is in use. May be used in any thread. Children of this process have copies.
 
     Args:
-        call_later: makes a call after so many seconds. When none was taken for USED_MAPS_KEPT, all are given back.
+        call_later: makes a call after so many seconds; used in any thread. When none was taken for
+            USED_MAPS_KEPT, all are given back.
     """
 
     def __init__(self, call_later: Callable[[float, Callable[[], None]], object]) -> None:
         self._call_later = call_later
         self._maps: list[mmap.mmap] = []
+        self._lock = threading.Lock()
         self._taken = 0
         self._is_watched = False
 
@@ -61,17 +64,23 @@ class UsedMaps:
         Raises:
             OSError, ValueError, OverflowError: there is no memory for it.
         """
+        with self._lock:
+            memory = self._unused(size)
+        if memory is None:
+            memory = new_map(size)
+        if size <= limits.USED_MAPS // 2:
+            with self._lock:
+                self._keep(memory)
+        return memory
+
+    def _unused(self, size: int) -> mmap.mmap | None:
         for index in range(len(self._maps)):
             memory = self._maps[index]
             if size <= len(memory) <= 2 * size and _references(memory) == _UNUSED:
                 del self._maps[index]
-                break
+                return memory
             del memory
-        else:
-            memory = new_map(size)
-        if size <= limits.USED_MAPS // 2:
-            self._keep(memory)
-        return memory
+        return None
 
     def _keep(self, memory: mmap.mmap) -> None:
         self._maps.append(memory)
@@ -86,12 +95,14 @@ class UsedMaps:
         self._call_later(limits.USED_MAPS_KEPT, lambda: self._look(seen))
 
     def _look(self, seen: int) -> None:
-        if seen == self._taken:
-            self._is_watched = False
-            self._maps.clear()
-        else:
-            self._watch(self._taken)
+        with self._lock:
+            if seen == self._taken:
+                self._is_watched = False
+                self._maps.clear()
+            else:
+                self._watch(self._taken)
 
     def forget(self, memory: mmap.mmap) -> None:
         """Do not use this again."""
-        self._maps = [each for each in self._maps if each is not memory]
+        with self._lock:
+            self._maps = [each for each in self._maps if each is not memory]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -95,6 +96,24 @@ def test_random_lives_of_arrays() -> None:
         while len(alive) > dice.randrange(1, 8):
             del alive[dice.randrange(len(alive))]
         assert all((array == number).all() for number, array in alive)
+
+
+def test_threads_never_get_the_same_memory() -> None:
+    used = UsedMaps(Clock().call_later)
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(100):
+            array = received(used, number, 100_000)
+            if not (array == number).all():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_memory_that_is_much_too_large_is_left_alone() -> None:

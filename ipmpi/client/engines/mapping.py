@@ -112,7 +112,11 @@ def partition_together(sequences: Sequence[Iterable[Any]], parts: int, dist: str
     return [[whole[share] for whole in wholes] for share in chosen]
 
 
-def join(parts: Sequence[Any], dist: str = "b") -> Any:
+Memory = Callable[[int], memoryview | None]
+"""Gives writable memory of so many bytes or more, with anything in it, for a large array; None if it has none."""
+
+
+def join(parts: Sequence[Any], dist: str = "b", memory: Memory = lambda _size: None) -> Any:
     """Join parts: the inverse of :func:`partition` for arrays, lists and tuples.
 
     If any part is an array, the result is one array, concatenated along axis 0; if any is a list, tuple or range,
@@ -123,7 +127,7 @@ def join(parts: Sequence[Any], dist: str = "b") -> Any:
     check_distribution(dist)
     numpy = sys.modules.get("numpy")
     if numpy is not None and any(isinstance(part, numpy.ndarray) for part in parts):
-        return _join_arrays(numpy, parts, dist)
+        return _join_arrays(numpy, parts, dist, memory)
     if not any(type(part) in _LISTS for part in parts):
         return list(parts)
     rows = [part if type(part) in _LISTS else [part] for part in parts]
@@ -137,8 +141,8 @@ _LISTS: Final = (list, tuple, range, UserList)
 """Subclasses are excluded: a named tuple is a single value."""
 
 
-def _join_arrays(numpy: Any, parts: Sequence[Any], dist: str) -> Any:
-    together = _concatenation(numpy, parts)
+def _join_arrays(numpy: Any, parts: Sequence[Any], dist: str, memory: Memory) -> Any:
+    together = _concatenation(numpy, parts, memory)
     if together is None:
         return list(parts)
     arrays = [numpy.atleast_1d(part) for part in parts]
@@ -150,7 +154,7 @@ def _join_arrays(numpy: Any, parts: Sequence[Any], dist: str) -> Any:
     return whole[numpy.argsort(numpy.concatenate(places))]
 
 
-def _concatenation(numpy: Any, parts: Sequence[Any]) -> Callable[[list[Any]], Any] | None:
+def _concatenation(numpy: Any, parts: Sequence[Any], memory: Memory) -> Callable[[list[Any]], Any] | None:
     """Return a function that concatenates these arrays and keeps their class; None if none is known.
 
     ``numpy.concatenate`` silently returns plain arrays for most classes, and drops masks.
@@ -159,8 +163,7 @@ def _concatenation(numpy: Any, parts: Sequence[Any]) -> Callable[[list[Any]], An
     kinds = {type(part) for part in parts if isinstance(part, numpy.ndarray)}
     special = [kind for kind in kinds if kind not in plain]
     if not special:
-        join: Callable[[list[Any]], Any] = numpy.concatenate
-        return join
+        return lambda arrays: _together(numpy, arrays, memory)
     if all(issubclass(kind, numpy.ma.MaskedArray) for kind in special):
         known = (numpy.ma.MaskedArray, type(numpy.ma.masked))
         joined: Callable[[list[Any]], Any] = numpy.ma.concatenate
@@ -173,3 +176,21 @@ def _concatenation(numpy: Any, parts: Sequence[Any]) -> Callable[[list[Any]], An
     # A class that says how numpy's functions treat it (those with units do) also knows how it is joined.
     own = kind.__array_function__ is not numpy.ndarray.__array_function__
     return numpy.concatenate if own else None
+
+
+def _together(numpy: Any, arrays: list[Any], memory: Memory) -> Any:
+    """Return what ``numpy.concatenate`` does, in memory that is there already if all is alike."""
+    first = arrays[0]
+    alike = all(
+        type(array) is numpy.ndarray
+        and array.dtype == first.dtype
+        and array.shape[1:] == first.shape[1:]
+        and array.flags.c_contiguous
+        for array in arrays
+    )
+    size = sum(array.nbytes for array in arrays)
+    if not alike or first.dtype.hasobject or (place := memory(size)) is None:
+        return numpy.concatenate(arrays)
+    shape = (sum(map(len, arrays)), *first.shape[1:])
+    kind = numpy.result_type(first)  # numpy's byte order is the machine's
+    return numpy.concatenate(arrays, out=numpy.ndarray(shape, kind, buffer=place))

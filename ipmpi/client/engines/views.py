@@ -269,7 +269,7 @@ class EngineView(EngineArrays):
         engines = None if wanted is None else self._registered(targets)
 
         def finish(arrived: list[Any]) -> Any:
-            return mapping.join(replies.values(arrived, "gather", (key,)), dist)
+            return mapping.join(replies.values(arrived, "gather", (key,)), dist, self._calls.memory)
 
         return self._command(operations.Pull([key], True), "gather", (key,), engines, block, finish)
 

@@ -22,11 +22,14 @@ class ArrivingBodies:
         link: where they come from.
         transfers: those under way on it.
         loop: that of the thread.
+
+    Attributes:
+        used: memory of large results that are gone.
     """
 
     def __init__(self, link: Endpoint, transfers: Transfers, loop: Loop) -> None:
         self._link = link
-        self._used = UsedMaps(loop.call_later)
+        self.used = UsedMaps(loop.call_later_threadsafe)
         self._transfers = transfers
         self._failed: dict[int, Callable[[str], None]] = {}
 
@@ -48,7 +51,7 @@ class ArrivingBodies:
         try:
             # On this machine, bodies are files that are mapped.
             comes_in_files = self._link.connection.files is not None
-            memory = PrivateMemory(message.sizes, None if comes_in_files else self._used)
+            memory = PrivateMemory(message.sizes, None if comes_in_files else self.used)
         except (OSError, ValueError, OverflowError):
             self._link.connection.refuse(event.stream)
             self._link.wake()

@@ -184,6 +184,15 @@ class Calls:
         """Ask the controller for the ids of the engines, ascending."""
         return registered(self.session)
 
+    def memory(self, size: int) -> memoryview | None:
+        """Return memory for a large array, with anything in it; None for a small one, or if there is none."""
+        if size < limits.FILE_BODY:
+            return None
+        try:
+            return memoryview(self.session.arriving.used.take(size))
+        except (OSError, ValueError, OverflowError):
+            return None
+
     def attend_debuggers(self, first: int | None = None) -> bool:
         """Ask for lines for the debuggers that wait in commands of this client; return False if there are none.
 

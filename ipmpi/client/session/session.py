@@ -60,6 +60,7 @@ class Session:
         presence: the registered engines.
         debug_channels: those between editors and debugpy.
         opener: opens what engines have pickled.
+        arriving: large results that are on their way.
     """
 
     def __init__(self, address: Furl, routes: Sequence[Route] = (DIRECT,)) -> None:
@@ -88,8 +89,8 @@ class Session:
             self._loop, address, table, callbacks, patience=limits.CLIENT_RECONNECT, renew=False, routes=routes
         )
         self._files = BodyFiles(self._loop, self._link.wake, self._failed)
-        self._arriving = ArrivingBodies(self._link, self._transfers, self._loop)
-        self._receive = self._arriving.receive
+        self.arriving = ArrivingBodies(self._link, self._transfers, self._loop)
+        self._receive = self.arriving.receive
         self._thread = threading.Thread(target=self._run, name="ipmpi-client", daemon=True)
 
     def open(self) -> None:
@@ -310,7 +311,7 @@ class Session:
     def _handle(self, event: Event) -> None:
         if not isinstance(event, MessageReceived):
             self._files.handle(self._link.connection, event)
-            self._arriving.handle(event)
+            self.arriving.handle(event)
             return
         message = event.message
         if isinstance(message, m.Result):

@@ -183,3 +183,56 @@ def test_a_named_tuple_is_one_thing() -> None:
     points = [Point(1, 2), Point(3, 4)]
     assert join(points) == points
     assert join([points, [Point(5, 6)]]) == [*points, Point(5, 6)]
+
+
+ALIKE = {
+    "floats": [np.arange(n, dtype=float) for n in (3, 1, 4)],
+    "rows": [np.arange(6).reshape(2, 3), np.arange(3).reshape(1, 3), np.zeros((0, 3), int)],
+    "big-endian": [np.arange(3, dtype=">i4"), np.arange(2, dtype=">i4")],
+    "records": [np.zeros(2, [("a", "u1"), ("b", "f8")]), np.ones(3, [("a", "u1"), ("b", "f8")])],
+    "dates": [np.array(["2026-01-01"], "M8[D]"), np.array(["2026-01-02"], "M8[D]")],
+    "one": [np.arange(5)],
+    "scalars": [np.array(1.5), np.array(2.5)],
+}
+NOT_ALIKE = {
+    "types": [np.arange(3), np.arange(3.0)],
+    "columns first": [np.asfortranarray(np.ones((3, 2))), np.ones((3, 2))],
+    "strided": [np.arange(10)[::2], np.arange(3)],
+    "objects": [np.array([None, 1]), np.array(["x", ()], object)],
+    "classes of arrays": [np.rec.array([(1, 2.0)]), np.rec.array([(3, 4.0)])],
+    "masks": [np.ma.array([1, 2], mask=[0, 1]), np.ma.array([3], mask=[0])],
+}
+
+
+@pytest.mark.parametrize("dist", ["b", "r"])
+@pytest.mark.parametrize("parts", ALIKE.values(), ids=list(ALIKE))
+def test_arrays_that_are_alike_are_joined_in_memory_that_is_there(parts: list[np.ndarray], dist: str) -> None:
+    places: list[bytearray] = []
+
+    def memory(size: int) -> memoryview:
+        places.append(bytearray(b"\xff" * (size + 100)))
+        return memoryview(places[-1])
+
+    joined, usual = join(parts, dist, memory), join(parts, dist)
+    assert len(places) == 1
+    assert (joined.dtype, joined.shape, joined.flags.writeable) == (usual.dtype, usual.shape, True)
+    assert np.array_equal(joined, usual)
+    assert np.shares_memory(joined, np.frombuffer(places[0], np.uint8)) == (dist == "b")
+
+
+@pytest.mark.parametrize("parts", NOT_ALIKE.values(), ids=list(NOT_ALIKE))
+def test_others_are_joined_as_numpy_does(parts: list[np.ndarray]) -> None:
+    def memory(_size: int) -> memoryview:
+        raise AssertionError("it is not asked for")
+
+    joined, usual = join(parts, "b", memory), join(parts)
+    assert (type(joined), joined.dtype, joined.shape) == (type(usual), usual.dtype, usual.shape)
+    assert np.array_equal(np.asarray(joined), np.asarray(usual))
+    assert joined.flags.f_contiguous == usual.flags.f_contiguous
+
+
+def test_shapes_that_do_not_fit_are_an_error_with_memory_too() -> None:
+    with pytest.raises(ValueError, match="must match"):
+        join([np.ones((2, 3)), np.ones((2, 4))], "b", lambda size: memoryview(bytearray(size)))
+    with pytest.raises(ValueError, match="dimension"):
+        join([np.ones((2, 3)), np.ones(3)], "b", lambda size: memoryview(bytearray(size)))

@@ -152,6 +152,20 @@ def test_what_was_pulled_is_the_clients_to_write_and_nobody_sees_it(cluster: InP
     assert second[0] == 0
 
 
+def test_what_is_gathered_fills_the_memory_of_what_is_gone(cluster: InProcess) -> None:
+    mec = cluster.mec()
+    mec.scatter("x", np.arange(COUNT))
+    first = mec.gather("x")
+    where = first.__array_interface__["data"]
+    kept = mec.gather("x")
+    assert np.array_equal(first, np.arange(COUNT))
+    del first
+    again = mec.gather("x")
+    assert again.__array_interface__["data"] == where
+    again[:] = 0
+    assert np.array_equal(kept, np.arange(COUNT))
+
+
 def test_the_array_may_be_changed_when_the_push_has_ended(cluster: InProcess) -> None:
     mec = cluster.mec()
     array = np.zeros(COUNT)
