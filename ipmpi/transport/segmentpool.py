@@ -53,22 +53,23 @@ class Writing:
 
     Attributes:
         descriptor: to write to.
+        reader: what :meth:`finish` returns.
     """
 
     def __init__(self, pool: SegmentPool, segment: _Segment, reader: int) -> None:
         self.descriptor = segment.descriptor
         self._pool = pool
         self._segment = segment
-        self._reader = reader
+        self.reader = reader
 
     def finish(self, now: float) -> int:
         """A descriptor to be handed on, which the caller closes."""
         self._pool.end(self._segment, now)
-        return self._reader
+        return self.reader
 
     def give_up(self) -> None:
         """It was not filled, and is not kept: what is in it is nobody's."""
-        os.close(self._reader)
+        os.close(self.reader)
         self._pool.end(self._segment, None)
 
 

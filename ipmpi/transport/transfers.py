@@ -45,11 +45,11 @@ class Transfers:
     """All bodies that are being relayed here.
 
     Args:
-        landing: where to put together what comes by TLS and goes to processes of this machine; None: nowhere.
+        pool: files to put together in what comes by TLS and goes to processes of this machine; None: it is not.
     """
 
-    def __init__(self, landing: TimedPool | None = None) -> None:
-        self._landing = landing
+    def __init__(self, pool: TimedPool | None = None) -> None:
+        self.pool = pool
         self._by_source: dict[tuple[Endpoint, int], _Transfer] = {}
         self._by_sink: dict[tuple[Endpoint, int], _Transfer] = {}
 
@@ -89,11 +89,11 @@ class Transfers:
     def _sink(self, source: Endpoint, end: Endpoint, out: SinkStream) -> tuple[Any, SinkStream]:
         """What a relay feeds: the stream itself, or what puts its body together first."""
         is_here = getattr(end.connection, "files", None) is not None and source.connection.files is None
-        if self._landing is None or not is_here or not isinstance(out, OutgoingStream):
+        if self.pool is None or not is_here or not isinstance(out, OutgoingStream):
             return end.connection, out
         if out.total < limits.FILE_BODY:
             return end.connection, out
-        landing = Landing(end.connection, out, self._landing)
+        landing = Landing(end.connection, out, self.pool)
         return landing, landing
 
     def handle(self, endpoint: Endpoint, event: Event) -> bool:

@@ -24,6 +24,7 @@ from ...protocol.registration import parts
 from ...ranges import ranks_named
 from ...transport.loop import Loop
 from ...transport.pipes import Pipe
+from ...transport.timedpool import TimedPool
 from ...transport.transfers import Endpoint, Transfers
 from ...username import user_name
 from .commandbook import CommandBook
@@ -87,8 +88,8 @@ class Agent:
         self.debuggers = Debuggers(self)
         self._thinning = Thinning()
         self._answers = Upward(loop, self._answer)
-        self.transfers = Transfers()
-        self._deliveries = Deliveries(host, self._run_shared, self._not_run)
+        self.transfers = Transfers(TimedPool(loop))
+        self._deliveries = Deliveries(host, self.transfers.pool, self._run_shared, self._not_run)
         self._too_late = self._stopped = False
         self._faults = ControllerFaults(loop.now, log)
         self.has_failed = self.is_dismissed = self.ends_at_once = False

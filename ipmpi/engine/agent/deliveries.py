@@ -13,6 +13,7 @@ import msgspec
 from ...ids import IdSet
 from ...protocol import messages as m, operations, rankmessages as rm
 from ...transport.bodyreceiver import BodyReceiver
+from ...transport.timedpool import TimedPool
 from .shared import SharedMemory
 
 
@@ -21,6 +22,7 @@ class Deliveries:
 
     Args:
         host: the name of this node.
+        pool: files for bodies.
         start: called with a command for ranks of this node and its body, which is closed afterwards.
         not_run: called with a command that its ranks will not run, whether it succeeded, and the outcome.
     """
@@ -28,10 +30,12 @@ class Deliveries:
     def __init__(
         self,
         host: str,
+        pool: TimedPool | None,
         start: Callable[[m.Dispatch, SharedMemory], None],
         not_run: Callable[[m.Dispatch, bool, bytes], None],
     ) -> None:
         self._host = host
+        self._pool = pool
         self._start = start
         self._not_run = not_run
         self._arriving: dict[int, tuple[m.Dispatch, set[int]]] = {}
@@ -45,7 +49,7 @@ class Deliveries:
     def expect(self, message: m.Dispatch) -> BodyReceiver | None:
         """Return a receiver for the body of a command; None if there is no memory for it."""
         try:
-            memory = SharedMemory(sum(message.sizes))
+            memory = SharedMemory(sum(message.sizes), self._pool)
         except (OSError, ValueError, OverflowError) as error:
             self._failed(message, self._no_memory(error), False)
             return None

@@ -228,7 +228,7 @@ class SetTasks:
     def _memory(self, here: list[LocalRank], number: tuple[int, int], total: int) -> SharedMemory | None:
         if here:
             try:
-                return SharedMemory(total)
+                return SharedMemory(total, self._tree.transfers.pool)
             except (OSError, ValueError, OverflowError):
                 _broken(here, number)
         return None

@@ -6,33 +6,48 @@ privately (copy-on-write). So a 4 GB push to 64 ranks of a node takes 4 GB, not 
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Sequence
 
+from ... import limits
 from ...protocol.frames import Buffer
 from ...protocol.streams import BodyFile
+from ...transport.memoryfile import new_file, write_all
+from ...transport.timedpool import TimedPool
 
 
 class SharedMemory:
-    """An anonymous file in memory, whose descriptor can be handed to other processes."""
+    """An anonymous file in memory, whose descriptor can be handed to other processes when all is written.
 
-    def __init__(self, size: int) -> None:
-        self.descriptor = os.memfd_create("ipmpi-body", os.MFD_CLOEXEC)
+    Args:
+        size: bytes.
+        pool: files whose pages are there already; None for a new one. It needs its loop's thread.
+    """
+
+    def __init__(self, size: int, pool: TimedPool | None = None) -> None:
         self._size = size
-        os.ftruncate(self.descriptor, size)
+        self._left = size
+        self._pool = pool
+        self._writing = pool.begin(size) if pool is not None and size >= limits.FILE_BODY else None
+        if self._writing is not None:
+            self.descriptor = self._writing.reader
+        else:
+            self.descriptor = new_file()
+            os.ftruncate(self.descriptor, size)
 
     def write(self, at: int, data: memoryview) -> None:
         """Store a piece."""
-        while len(data):
-            written = os.pwrite(self.descriptor, data, at)
-            at += written
-            data = data[written:]
+        write_all(self.descriptor if self._writing is None else self._writing.descriptor, [data], at)
+        self._left -= len(data)
 
     def take(self, at: int, file: BodyFile) -> bool:
         """Use a file that has the whole body, in the place of this one."""
         if at or file.size != self._size or file.descriptor < 0:
             return False
-        os.dup2(file.descriptor, self.descriptor, inheritable=False)
+        copy = fcntl.fcntl(file.descriptor, fcntl.F_DUPFD_CLOEXEC, 0)
+        self.close()
+        self.descriptor = copy
         return True
 
     def segments(self, lengths: Sequence[int]) -> list[Buffer]:
@@ -41,6 +56,12 @@ class SharedMemory:
 
     def close(self) -> None:
         """Close the file; mappings stay."""
-        if self.descriptor >= 0:
+        writing, self._writing = self._writing, None
+        if writing is not None and self._pool is not None:
+            if self._left:
+                writing.give_up()
+            else:
+                self._pool.finish(writing, self._size)
+        elif self.descriptor >= 0:
             os.close(self.descriptor)
-            self.descriptor = -1
+        self.descriptor = -1
