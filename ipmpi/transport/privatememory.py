@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import bisect
-import ctypes
-import functools
 import itertools
 import mmap
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from ..protocol.frames import Buffer
 from ..protocol.streams import BodyFile
+from .mapping import map_over
 from .memoryfile import MemoryFile
 from .usedmaps import UsedMaps, new_map
 
 _PAGE: Final = mmap.PAGESIZE
-_MAP_FIXED: Final = 0x10
-"""In Linux, on all processors: the new map takes the place of what is there."""
-_FAILED: Final = ctypes.c_void_p(-1).value
 
 
 class PrivateMemory:
@@ -68,7 +64,7 @@ class PrivateMemory:
             return False
         if self._used is not None:  # its pages would stay those of the file
             self._used.forget(self._map)
-        return _map_over(self._map, place, file)
+        return map_over(self._map, place, file.descriptor, file.size, mmap.MAP_PRIVATE)
 
     def segments(self, lengths: Sequence[int]) -> list[Buffer]:
         """Views of the memory, which lives as long as they do."""
@@ -78,21 +74,3 @@ class PrivateMemory:
 
     def close(self) -> None:
         """Nothing to do."""
-
-
-@functools.cache
-def _mmap() -> Any:
-    """mmap(2), for a place in memory that is mapped already."""
-    call = ctypes.CDLL(None, use_errno=True).mmap
-    call.restype = ctypes.c_void_p
-    call.argtypes = [
-        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
-    ]  # fmt: skip
-    return call
-
-
-def _map_over(memory: mmap.mmap, place: int, file: MemoryFile) -> bool:
-    anchor = ctypes.c_char.from_buffer(memory, place)
-    address = ctypes.addressof(anchor)
-    flags, access = mmap.MAP_PRIVATE | _MAP_FIXED, mmap.PROT_READ | mmap.PROT_WRITE
-    return bool(_mmap()(address, file.size, access, flags, file.descriptor, 0) != _FAILED)

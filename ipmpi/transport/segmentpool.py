@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import mmap
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -21,6 +23,7 @@ from typing import Final
 
 from .. import limits
 from ..protocol.frames import Buffer
+from .mapping import map_over
 from .memoryfile import ADD_SEALS, FIXED_SIZE, in_memory, write_all
 
 _SEALS: Final = FIXED_SIZE | getattr(fcntl, "F_SEAL_SEAL", 0x1)
@@ -39,13 +42,52 @@ class _Segment:
         is_written: whether a thread writes to it now.
     """
 
-    __slots__ = ("descriptor", "is_written", "size", "used_at")
+    __slots__ = ("_filled", "_map", "descriptor", "is_written", "size", "used_at")
 
     def __init__(self, descriptor: int, size: int) -> None:
         self.descriptor = descriptor
         self.size = size
         self.used_at = 0.0
         self.is_written = False
+        self._filled = 0
+        """Bytes that have pages."""
+        self._map: mmap.mmap | None = None
+
+    def fill(self, data: Sequence[Buffer], size: int) -> None:
+        """Write these bytes, of which there are ``size``.
+
+        Through a map if their pages are there: pwrite(2) looks up and locks each, which takes as long as the copy.
+        Without a page, it says that there is no memory, where a map would end the process.
+        """
+        numpy = sys.modules.get("numpy")
+        memory = self._mapped() if size <= self._filled and numpy is not None else None
+        if memory is None or numpy is None:
+            self._filled = max(self._filled, write_all(self.descriptor, data))
+            return
+        at = 0
+        for buffer in data:
+            part = memoryview(buffer).cast("B")
+            if len(part):  # numpy lets other threads run meanwhile
+                place = numpy.frombuffer(memory, numpy.uint8, len(part), at)
+                numpy.copyto(place, numpy.frombuffer(part, numpy.uint8))
+                at += len(part)
+
+    def _mapped(self) -> mmap.mmap | None:
+        """All of it in memory; None if the system does not map it."""
+        if self._map is None:
+            self._map = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+            if not map_over(self._map, 0, self.descriptor, self.size, flags):
+                self._map = None
+            elif hasattr(mmap, "MADV_DONTFORK"):  # a child would keep it from being free
+                self._map.madvise(mmap.MADV_DONTFORK)
+        return self._map
+
+    def close(self) -> None:
+        """Give it back to the system, once no receiver has it either."""
+        if self._map is not None:
+            self._map.close()
+        os.close(self.descriptor)
 
 
 class Writing:
@@ -61,6 +103,10 @@ class Writing:
         self._pool = pool
         self._segment = segment
         self.reader = reader
+
+    def fill(self, data: Sequence[Buffer], size: int) -> None:
+        """Write these bytes, of which there are ``size``: all of the body."""
+        self._segment.fill(data, size)
 
     def finish(self, now: float) -> int:
         """A descriptor to be handed on, which the caller closes."""
@@ -108,7 +154,7 @@ class SegmentPool:
         if writing is None:
             return in_memory(data, sealed=True)
         try:
-            write_all(writing.descriptor, data)
+            writing.fill(data, size)
         except BaseException:
             writing.give_up()
             raise
@@ -195,7 +241,7 @@ class SegmentPool:
     def _drop(self, segment: _Segment) -> None:
         if segment in self._segments:
             self._segments.remove(segment)
-        os.close(segment.descriptor)
+        segment.close()
 
     def _drop_all(self) -> None:
         for segment in list(self._segments):

@@ -382,10 +382,10 @@ def test_a_file_that_is_being_written_is_neither_given_back_nor_closed(
     """Its number could be that of another file a moment later."""
     write, began, goes_on = segmentpool.write_all, threading.Event(), threading.Event()
 
-    def slow(descriptor: int, data: Any) -> None:
+    def slow(descriptor: int, data: Any) -> int:
         began.set()
         assert goes_on.wait(60)
-        write(descriptor, data)
+        return write(descriptor, data)
 
     monkeypatch.setattr(segmentpool, "write_all", slow)
     made: list[int] = []

@@ -14,6 +14,7 @@ from ... import limits
 from ...protocol.frames import Buffer
 from ...protocol.streams import BodyFile
 from ...transport.memoryfile import new_file, write_all
+from ...transport.segmentpool import Writing
 from ...transport.timedpool import TimedPool
 
 
@@ -29,15 +30,21 @@ class SharedMemory:
         self._size = size
         self._left = size
         self._pool = pool
-        self._writing = pool.begin(size) if pool is not None and size >= limits.FILE_BODY else None
+        self._writing: Writing | None = None
+        self.descriptor = new_file()
+        os.ftruncate(self.descriptor, size)
+
+    def _use_again(self, pool: TimedPool) -> None:
+        """Take one of the pool, as bytes come, and not a file."""
+        self._writing = pool.begin(self._size)
         if self._writing is not None:
+            os.close(self.descriptor)
             self.descriptor = self._writing.reader
-        else:
-            self.descriptor = new_file()
-            os.ftruncate(self.descriptor, size)
 
     def write(self, at: int, data: memoryview) -> None:
         """Store a piece."""
+        if self._pool is not None and self._left == self._size >= limits.FILE_BODY:
+            self._use_again(self._pool)
         write_all(self.descriptor if self._writing is None else self._writing.descriptor, [data], at)
         self._left -= len(data)
 
