@@ -27,6 +27,7 @@ from ipmpi.controller.commands.resumed import ResumedCommands
 from ipmpi.controller.commands.router import Router
 from ipmpi.controller.farm.arguments import ArgumentMemory
 from ipmpi.controller.farm.groups import TaskGroup
+from ipmpi.controller.journalwriter import JournalWriter
 from ipmpi.controller.taskjournal import TaskJournal
 from ipmpi.engine.agent.commandbook import CommandBook
 from ipmpi.errors import JournalDamaged
@@ -151,7 +152,7 @@ def acknowledged_too_early(patch: pytest.MonkeyPatch) -> None:
 
 def accepted_too_early(patch: pytest.MonkeyPatch) -> None:
     """Tasks are accepted before they are on the disk."""
-    patch.setattr(TaskJournal, "_commit", lambda self: self._submitted.clear() or True)
+    patch.setattr(JournalWriter, "write", lambda self, changes: True)
 
 
 def recorded_twice(patch: pytest.MonkeyPatch) -> None:
@@ -160,8 +161,8 @@ def recorded_twice(patch: pytest.MonkeyPatch) -> None:
 
     def wrong(self: TaskJournal, effects: Any) -> Any:
         found = right(self, effects)
-        for rows in self._ends.values():
-            rows.append(rows[0])
+        for ends in self._ends._by_serial.values():
+            ends.append(ends[0])
         return found
 
     patch.setattr(TaskJournal, "_note_ends", wrong)

@@ -9,6 +9,7 @@ import pytest
 
 from ipmpi.client.tasks import submitter
 from ipmpi.controller.farm.recovery import FarmRecovery
+from ipmpi.controller.journalwriter import JournalWriter
 from ipmpi.controller.namedtasks import NamedTasks
 from ipmpi.controller.taskjournal import RECOVERY, TaskJournal
 from ipmpi.errors import ClientError, JournalDamaged
@@ -443,7 +444,7 @@ PLANTED = {
     "results that are dropped when they were fetched": (NamedTasks, "fetched", lambda self, client, number: False),
     "names that are not written": (TaskJournal, "write", lambda self, change: None),
     "ends that are told before they are known": (TaskJournal, "ends", lambda self, group: []),
-    "an early acknowledgement": (TaskJournal, "_commit", lambda self: self._submitted.clear() or True),
+    "an early acknowledgement": (JournalWriter, "write", lambda self, changes: True),
     "a set that is told too early": (TaskJournal, "_tell_sets", None),
     "tasks that wait for nobody": (FarmRecovery, "ready", lambda self, group: self._queue(group)),
     "ends that are not written": (TaskJournal, "_note_ends", lambda self, effects: []),
