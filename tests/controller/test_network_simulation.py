@@ -36,7 +36,7 @@ from ipmpi.protocol.outbox import Outbox
 from tests.controller.command_stage import INLINE, LARGE, StageLink, StageLoop, check_commands
 from tests.controller.journal_stage import JournalStage
 from tests.controller.network_stage import NetworkStage
-from tests.controller.test_taskjournal import check
+from tests.controller.test_taskjournal import check, given_before_they_are_written
 from tests.figures import report
 from tests.journal.memory_store import MemoryStore
 
@@ -155,6 +155,11 @@ def accepted_too_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(JournalWriter, "write", lambda self, changes: True)
 
 
+def given_too_early(patch: pytest.MonkeyPatch) -> None:
+    """Tasks are given to engines before they are on the disk, and accepted when they are."""
+    patch.setattr(TaskJournal, "_write_submissions", given_before_they_are_written())
+
+
 def recorded_twice(patch: pytest.MonkeyPatch) -> None:
     """An end is written two times."""
     right = TaskJournal._note_ends
@@ -269,10 +274,10 @@ def spilled_and_run_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 PLANTED: list[Callable[[pytest.MonkeyPatch], None]] = [
-    dropped_acknowledgement, acknowledged_too_early, accepted_too_early, recorded_twice, lost_wake_up,
-    sent_again_without_looking, lost_wake_up_of_a_command, command_confirmed_too_early, run_again_after_a_restart,
-    order_swapped, order_forgotten, answers_dropped, body_taken_for_complete, printed_twice, lost_arguments,
-    arguments_of_others, spilled_and_run_twice,
+    dropped_acknowledgement, acknowledged_too_early, accepted_too_early, given_too_early, recorded_twice,
+    lost_wake_up, sent_again_without_looking, lost_wake_up_of_a_command, command_confirmed_too_early,
+    run_again_after_a_restart, order_swapped, order_forgotten, answers_dropped, body_taken_for_complete,
+    printed_twice, lost_arguments, arguments_of_others, spilled_and_run_twice,
 ]  # fmt: skip
 
 
