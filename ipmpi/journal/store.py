@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar
 
 from .. import furl
 from ..errors import ControllerStartError, JournalDamaged, JournalFull
+from .logahead import LogAhead
 from .rows import (
     BundleRow,
     Change,
@@ -126,6 +127,7 @@ class Journal:
             uri or path, uri=bool(uri), isolation_level=None, timeout=_LOCK_WAITS, check_same_thread=False
         )
         self._head = -1
+        self._ahead = LogAhead(path.with_name(f"{path.name}-wal"))
         self._broken = ""
         self._kept: dict[tuple[str, int | bytes], _Places] = {}
         self._records_of: dict[int, dict[int, None]] = {}
@@ -146,6 +148,7 @@ class Journal:
     def close(self) -> None:
         """Close the files."""
         self._database.close()
+        self._ahead.close()
         if self._head >= 0:
             os.close(self._head)
             self._head = -1
@@ -315,6 +318,7 @@ class Journal:
                 raise self._explained(error) from error
             raise
         self._transactions += 1
+        self._ahead.written()
         with contextlib.suppress(OSError):  # a head that is behind is no less true
             head = _head(self._transactions)
             written = os.pwrite(self._head, head, 0)
