@@ -72,6 +72,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.enginememory": (3, "controller"),
     "ipmpi.controller.clientresults": (3, "controller"),
     "ipmpi.controller.keptgroups": (3, "controller"),
+    "ipmpi.controller.unwrittenends": (3, "controller"),
     "ipmpi.controller.taskjournal": (3, "controller"),
     "ipmpi.controller.namedtasks": (3, "controller"),
     "ipmpi.controller.nojournal": (3, "controller"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -72,20 +72,17 @@ class ClientHistory:
     def flush(self, now: float) -> list[Effect]:
         """Return the effects of the router since the last call. What they tell clients of commands is written."""
         effects = self._router.flush(now)
-        if self._file is not None and (notes := self._history.written()):
-            self._write(self._file, notes)
-        return effects
-
-    def _write(self, file: NoteFile, notes: Sequence[bytes]) -> None:
-        if self._is_failing:
-            return  # all is written anew soon
+        file = self._file
+        if file is None or not (notes := self._history.written()) or self._is_failing:
+            return effects  # if writing has failed, all is written anew soon
         if file.size > self._most:
             self._write_whole(file)
-            return
+            return effects
         try:
             file.append(notes)
         except OSError as error:
             self._failed(file, error)
+        return effects
 
     def _write_whole(self, file: NoteFile) -> None:
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from ..journal.rows import EndRow
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
 from .bundles import BundleGroup
@@ -32,10 +31,9 @@ _KILLED: Final = (
 )
 
 
-def without_results(serial: int, number: int, indices: Iterable[int]) -> EndRow:
+def without_results(number: int, indices: Iterable[int]) -> m.TasksDone:
     """Return what the journal has of tasks that have succeeded, and whose results it does not have."""
-    message = m.TasksDone(number, _NOBODY, packed.pack(indices), b"", b"")
-    return EndRow(serial, m.encode(message), b"")
+    return m.TasksDone(number, _NOBODY, packed.pack(indices), b"", b"")
 
 
 def has_results(message: Ends) -> bool:

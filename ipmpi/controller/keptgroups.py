@@ -45,6 +45,13 @@ class KeptFunctions:
         self._groups: dict[bytes, int] = {}
         """How many groups use each."""
         self._unwritten: dict[bytes, bytes] = {}
+        self._unused: dict[bytes, None] = {}
+        """Those in the journal that no group uses; the next one often does."""
+
+    @property
+    def has_unused(self) -> bool:
+        """Whether some are in the journal that no group uses."""
+        return bool(self._unused)
 
     def restored(self, keys: Iterable[bytes]) -> None:
         """A group that uses these is in the journal."""
@@ -53,19 +60,21 @@ class KeptFunctions:
 
     def use(self, keys: Sequence[bytes], data: Callable[[bytes], bytes]) -> None:
         """A group that uses these will be; ``data`` gives their pickles."""
-        self._unwritten.update((key, data(key)) for key in keys if key not in self._groups)
+        for key in keys:
+            if key in self._unused:
+                del self._unused[key]
+            elif key not in self._groups:
+                self._unwritten[key] = data(key)
         self.restored(keys)
 
-    def unuse(self, keys: Iterable[bytes]) -> list[DropFunction]:
-        """A group that used these is dropped; return those to be taken out of the journal."""
-        dropped = []
+    def unuse(self, keys: Iterable[bytes]) -> None:
+        """A group that used these is dropped."""
         for key in keys:
             self._groups[key] -= 1
             if not self._groups[key]:
                 del self._groups[key]
                 if self._unwritten.pop(key, None) is None:
-                    dropped.append(DropFunction(key))
-        return dropped
+                    self._unused[key] = None
 
     def unwritten(self) -> list[FunctionRow]:
         """Return those that are not in the journal yet."""
@@ -74,3 +83,11 @@ class KeptFunctions:
     def are_written(self) -> None:
         """All are in the journal."""
         self._unwritten.clear()
+
+    def unused(self) -> list[DropFunction]:
+        """Return what takes out those that no group uses; to be written behind what takes out their groups."""
+        return [DropFunction(key) for key in self._unused]
+
+    def are_dropped(self) -> None:
+        """Those that no group uses are in the journal no more."""
+        self._unused.clear()

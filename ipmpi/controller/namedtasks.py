@@ -354,7 +354,8 @@ class NamedTasks:
                 for row, _ in self._record.ends(group):
                     ended.difference_update(ends_in(m.decode(row.message)))  # type: ignore[arg-type]
                 if ended:
-                    self._record.keep(group, without_results(group.serial, group.number, sorted(ended)))
+                    unkept = without_results(group.number, sorted(ended))
+                    self._record.keep(group, EndRow(group.serial, m.encode(unkept), b""))
 
     def never(self, serial: int, indices: Sequence[int]) -> None:
         """Results that their client has had are not there after a restart."""

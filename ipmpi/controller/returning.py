@@ -31,6 +31,8 @@ class ReturningClients:
 
     def only_lacked(self, effects: Iterable[Effect]) -> list[Effect]:
         """Leave out results that came again in the turn in which their client came back, and which it has."""
+        if not self.lacked:
+            return list(effects)
         found: list[Effect] = []
         for effect in effects:
             if isinstance(effect, Send) and isinstance(effect.message, Ends):
@@ -41,8 +43,11 @@ class ReturningClients:
                 found.append(effect)
         return found
 
-    def is_for_absent(self, effect: Effect) -> bool:
-        """Whether a client will be told when it has come back, and has said what it lacks of that group."""
+    def without_absent(self, effects: list[Effect]) -> list[Effect]:
+        """Leave out what clients will be told when they have come back, and have said what they lack."""
+        return [each for each in effects if not self._is_for_absent(each)] if self.away else effects
+
+    def _is_for_absent(self, effect: Effect) -> bool:
         if not isinstance(effect, Send) or not isinstance(effect.message, Ends):
             return False
         away = self.away.get(effect.to)

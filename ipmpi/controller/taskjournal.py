@@ -4,9 +4,11 @@ The rules.
 
 * A group of tasks is given to engines, and its client told that it is accepted, only when it is in the journal. If
   it cannot be written, the group is refused.
-* Results are passed on at once. An engine set keeps them until they are in the journal, or their client has said
-  that it has all results of the group; so they are written a little later, many at a time, or never. That a task
-  failed or was given up is written before it is told, since others may depend on it.
+* Results are passed on at once. An engine set keeps them until they are in the journal, or it is in the journal
+  that the client has all results of the group. So they are written a little later, many at a time, or never. That
+  a task has failed or was given up is written before it is told, since others may depend on it.
+* What may wait for some milliseconds is not written with each group, but together: that clients have results, and
+  which functions nobody uses any more. So a task that is submitted alone costs one row.
 * What a client has that comes back after a restart has ended, even if it goes away next.
 * A large result is not in the journal. Its task has ended when its client says so.
 * After a restart, restored tasks wait until their client and all known engine sets are back, and have said what
@@ -19,7 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from .. import limits
-from ..errors import JournalDamaged, JournalFull
+from ..errors import JournalDamaged
 from ..ids import Ids
 from ..journal.rows import (
     Change,
@@ -36,6 +38,7 @@ from ..journal.rows import (
 )
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
+from .acceptances import Acceptances
 from .bundles import BundleGroup
 from .clientresults import ClientResults, has_results, without_results
 from .effects import Announce, Decline, Effect, Send, refusal
@@ -45,11 +48,14 @@ from .farm.farm import Farm
 from .farm.recovery import Ends, ends_in, is_failure, only
 from .farm.tasktable import RECORDS
 from .journalstore import Store
+from .journalwriter import JournalWriter
 from .keptgroups import Kept, KeptClient, KeptFunctions, arguments
 from .namedtasks import USUAL, Keep
 from .nojournal import NoJournal, Session
 from .receipts import Receipts
 from .returning import Return, ReturningClients
+from .unwrittenchanges import UnwrittenChanges
+from .unwrittenends import UnwrittenEnds
 
 COMMIT_DELAY: Final = 0.02
 """Seconds for which results that were passed on wait to be written together. Engine sets keep them meanwhile."""
@@ -81,16 +87,15 @@ class TaskJournal(NoJournal):
         self._clients: dict[int, KeptClient] = {}
         self.memory = EngineMemory(farm, self._clients.__contains__)
         self._functions = KeptFunctions()
-        self._changes: list[Change] = []
+        self._changes = UnwrittenChanges()
         self._unsaid: list[Effect] = []
         """Failures that are told when they are written."""
-        self._ends: dict[int, list[EndRow]] = {}
-        """Ends that were not written yet, by serial."""
+        self._ends = UnwrittenEnds()
         self._submitted: dict[int, tuple[Kept, GroupRow]] = {}
         """Groups that were not written yet, by serial."""
+        self._accepted = Acceptances()
         self._commit_at: float | None = None
-        self._failure = ""
-        self._error: JournalFull | JournalDamaged = JournalFull("")
+        self._writer = JournalWriter(store, lambda text: self._out.append(Announce(text)))
         self._receipts = Receipts()
         self._former: dict[int, bytes] = {}
         self._returning = ReturningClients()
@@ -131,7 +136,7 @@ class TaskJournal(NoJournal):
         self._release_at = None
         if self._expected:
             self._log(f"{len(self._expected)} engine sets have not come back: what they may have had runs again")
-            self._changes += [DropSet(key) for key in self._expected.values()]
+            self._changes.extend(DropSet(key) for key in self._expected.values())
             self.memory.lost(self._expected.values())
             self._expected.clear()
         self._no_others(0)
@@ -142,9 +147,9 @@ class TaskJournal(NoJournal):
 
     def began(self, session: Session) -> None:
         """A session has begun: from now on it outlives this process."""
+        if session.key in self._former:  # the answer to the Hello of this engine set was lost
+            return
         if session.role == "engine":
-            if session.key in self._former:  # the answer to its Hello was lost
-                return
             self._former[session.key] = session.former
             if session.former in self._expected:
                 self.memory.came(self._expected[session.former], session.key)
@@ -274,16 +279,15 @@ class TaskJournal(NoJournal):
             undone = m.TasksUndone(number, packed.pack(gone), "JournalDamaged", str(error))
             self._out.append(Send(client, undone))
             return
-        for position, row in enumerate([*rows, *self._ends.get(kept.serial, ())]):
-            message = m.decode(row.message)
+        ends = [(m.decode(row.message), row.body, True) for row in rows]
+        ends += [(message, body, not is_failure(message)) for message, body in self._ends.of(kept.serial)]
+        for message, body, is_told in ends:  # else it is told when it is written
             assert isinstance(message, Ends)
             known.update(ends_in(message))
-            if not has_results(message):
-                continue
-            if position < len(rows) or not is_failure(message):  # else it is told when it is written
-                self._out += [Send(client, *piece) for piece in only(message, row.body, lacks)]
+            if is_told and has_results(message):
+                self._out += [Send(client, *piece) for piece in only(message, body, lacks)]
         if lacks is not None and (had := self.farm.recovery.has_result(client, number, lacks | known)):
-            self._ends.setdefault(kept.serial, []).append(without_results(kept.serial, number, dict(had)))
+            self._ends.add(kept.serial, without_results(number, dict(had)), b"")
             self.had.add(kept.serial, had)
 
     def _no_others(self, key: int) -> None:
@@ -302,17 +306,17 @@ class TaskJournal(NoJournal):
         self._drop(kept)
         record = self.farm.recovery.record(client, number)
         if record is not None:
-            self._changes.append(RecordRow(kept.serial, client, number, record.label, bytes(record.states)))
+            row = RecordRow(kept.serial, client, number, record.label, bytes(record.states))
             state.records.append(kept.serial)
-            if len(state.records) > RECORDS:
-                self._changes.append(DropRecord(state.records.popleft()))
+            over = len(state.records) > RECORDS
+            self._changes.may_wait([row, DropRecord(state.records.popleft())] if over else [row])
 
     def _drop(self, kept: Kept) -> None:
         self.had.drop(kept.serial)
-        self._ends.pop(kept.serial, None)
+        self._ends.drop(kept.serial)
         if self._submitted.pop(kept.serial, None) is None:
-            self._changes.append(DropGroup(kept.serial))
-        self._changes += self._functions.unuse(kept.functions)
+            self._changes.may_wait([DropGroup(kept.serial)])
+        self._functions.unuse(kept.functions)
 
     # --- engine sets -----------------------------------------------------------------------------------------
 
@@ -335,7 +339,7 @@ class TaskJournal(NoJournal):
         return self._written(self.memory.release(client, message))
 
     def _written(self, ids: Ids) -> Ids:
-        self._changes += self.memory.changes()
+        self._changes.extend(self.memory.changes())
         self._commit()
         return ids
 
@@ -359,52 +363,52 @@ class TaskJournal(NoJournal):
         """Write what has to be written first; return the effects of all events since the last call."""
         if self._release_at is not None and now >= self._release_at:
             self._wait_no_longer()
-        self._write_submissions()
-        self._changes += self.memory.changes()
+        self._write_submissions(now)
+        self._changes.extend(self.memory.changes())
         if self.memory.is_unwritten:  # before tasks run again
             self._commit()
         found = self.farm.flush(now)
         failures = self._note_ends(found)
-        self._unsaid += self._returning.only_lacked(failures)
-        if self._changes or self._ends:
-            if self._commit_at is None:
-                self._commit_at = now + COMMIT_DELAY
-            if failures or now >= self._commit_at:
-                self._commit_at = None if self._commit() else now + RETRY
-        else:
-            self._commit_at = None
+        if failures:
+            self._unsaid += self._returning.only_lacked(failures)
+        if (failures or (self._commit_at is not None and now >= self._commit_at)) and not self._commit():
+            self._commit_at = now + RETRY
         self._tell_sets()
         out, self._out = self._out, []
         later = set(map(id, failures))
-        passed = self.named.pass_on(effect for effect in found if id(effect) not in later)
+        passed = self.named.pass_on([each for each in found if id(each) not in later] if later else found)
         told = out + self._returning.only_lacked(passed)
         self._returning.lacked.clear()
-        if not self._failure:
+        if not self._writer.is_failing:
             told += self.named.pass_on(self._unsaid)
             self._unsaid = []
-        told = [effect for effect in told if not self._returning.is_for_absent(effect)] + self.named.flush(now)
-        if self._changes and self._commit_at is None:
+        told = self._returning.without_absent(told) + self.named.flush(now)
+        if self._accepted:
+            told = (self._accepted.all() if self._commit_at is None else self._accepted.before(told)) + told
+        if self._commit_at is None and (self._changes or self._ends or self._functions.has_unused):
             self._commit_at = now + COMMIT_DELAY
         return told
 
-    def _write_submissions(self) -> None:
-        if not self._submitted or self._commit():
+    def _write_submissions(self, now: float) -> None:
+        if not self._submitted:
+            return
+        is_soon = self._commit_at is not None and now >= self._commit_at - COMMIT_DELAY / 2
+        is_alone = self._changes.are_patient and not (is_soon or self._writer.is_failing)
+        if self._commit_submitted() if is_alone else self._commit():
             return
         for kept, _ in reversed(list(self._submitted.values())):
             state = self._clients.get(kept.client)
             if state is not None and state.groups.pop(kept.number, None) is not None:
                 self.farm.recovery.withdraw(kept.client, kept.number)
                 self.named.withdrawn(kept.client, kept.number)
-                self._out.append(Send(kept.client, refusal(kept.number, self._error)))
+                self._out.append(Send(kept.client, refusal(kept.number, self._writer.error)))
                 self._drop(kept)
 
     def _accept(self) -> None:
         """The groups that were submitted are on the disk."""
-        accepted: dict[int, list[int]] = {}
         for kept, _ in self._submitted.values():
-            accepted.setdefault(kept.client, []).append(kept.number)
+            self._accepted.add(kept.client, kept.number)
             self.farm.recovery.is_written(kept.serial)
-        self._out += [Send(client, m.TasksAccepted(groups)) for client, groups in accepted.items()]
         self._submitted.clear()
 
     def _note_ends(self, effects: Iterable[Effect]) -> list[Effect]:
@@ -419,38 +423,38 @@ class TaskJournal(NoJournal):
             self.named.note(effect, message)
             kept = client.groups.get(message.group) if client is not None else None
             if kept is not None:
-                row = EndRow(kept.serial, m.encode(message), b"".join(effect.body))
-                self._ends.setdefault(kept.serial, []).append(row)
+                self._ends.add(kept.serial, message, b"".join(effect.body))
                 if is_failure(message):
                     must.append(effect)
         return must
 
     def _commit(self) -> bool:
         """Write all that waits; return False, and keep it, if that is impossible now."""
-        changes = self._changes + [row for rows in self._ends.values() for row in rows]
-        changes += [*self._functions.unwritten(), *(row for _, row in self._submitted.values())]
-        try:
-            if changes:
-                self._store.commit(changes)
-        except (JournalFull, JournalDamaged) as error:
-            if not self._failure:
-                text = "new tasks are refused, and failures told later: the journal cannot be written"
-                self._out.append(Announce(f"{text}. {error}"))
-            self._error, self._failure = error, str(error)
+        changes = [*self._changes.all(), *self._functions.unused(), *self._ends.rows()]
+        if not self._commit_submitted(changes):
             return False
-        if self._failure:
-            self._out.append(Announce("tasks are accepted again: the journal can be written"))
-            self._failure = ""
-        self._changes.clear()
+        self._commit_at = None
+        self._changes.are_written()
+        self._functions.are_dropped()
         self.memory.is_unwritten = False
-        self._ends.clear()
+        self._ends.are_written()
+        return True
+
+    def _commit_submitted(self, others: Sequence[Change] = ()) -> bool:
+        """Write these changes and the groups that were submitted; return False if that is impossible now."""
+        rows = (row for _, row in self._submitted.values())
+        if not self._writer.write([*others, *self._functions.unwritten(), *rows]):
+            return False
         self._functions.are_written()
         self._accept()
         return True
 
     def _tell_sets(self) -> None:
-        """Tell engine sets how many of their results need not be kept any more."""
-        if not self._ends and not self.memory.is_unwritten:
+        """Tell engine sets how many of their results need not be kept any more.
+
+        While the disk is full, they need not keep what clients have either, although that is not written.
+        """
+        if not self._ends and not self.memory.is_unwritten and (self._writer.is_failing or not self._changes):
             self._out += self._receipts.due()
 
     def next_deadline(self, now: float) -> float | None:
@@ -463,8 +467,8 @@ class TaskJournal(NoJournal):
     def ends(self, group: BundleGroup) -> list[tuple[EndRow, bool]]:
         """Return the ends that are noted of a group; failures are told when they are written."""
         rows = [(row, True) for row in self._store.ends(group.serial)]
-        noted = self._ends.get(group.serial, ())
-        return rows + [(row, not is_failure(m.decode(row.message))) for row in noted]  # type: ignore[arg-type]
+        noted = self._ends.of(group.serial)
+        return rows + [(end.row(group.serial), not is_failure(end.message)) for end in noted]
 
     def awaits(self, group: BundleGroup) -> bool:
         """Return whether engine sets may tell results again that only their client has."""
@@ -472,7 +476,7 @@ class TaskJournal(NoJournal):
 
     def keep(self, group: BundleGroup, row: EndRow) -> None:
         """Note ends of tasks."""
-        self._ends.setdefault(group.serial, []).append(row)
+        self._ends.add(group.serial, m.decode(row.message), row.body)  # type: ignore[arg-type]
 
     def write(self, change: Change) -> None:
         """Write it soon."""

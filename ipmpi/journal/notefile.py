@@ -66,7 +66,7 @@ class NoteFile:
         Raises:
             OSError: not all could be written; replace them.
         """
-        self._write(_framed(notes))
+        self._write(b"".join([_FRAME.pack(len(note), zlib.crc32(note)) + note for note in notes]))
 
     def replace(self, notes: Iterable[bytes]) -> None:
         """Write these notes in place of all others: at any time, either all of those are there, or all of these.
@@ -84,7 +84,7 @@ class NoteFile:
             os.fchmod(self._descriptor, 0o600)
             self._write(_HEADER)
             for note in notes:
-                self._write(_framed([note]))
+                self.append([note])
             new.replace(self.path)
         except BaseException:
             self.close()
@@ -93,17 +93,13 @@ class NoteFile:
             raise
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-        self.size += len(data)
+        written = os.write(self._descriptor, data)
+        while written < len(data):
+            written += os.write(self._descriptor, memoryview(data)[written:])
+        self.size += written
 
     def close(self) -> None:
         """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def _framed(notes: Iterable[bytes]) -> bytes:
-    return b"".join(part for note in notes for part in (_FRAME.pack(len(note), zlib.crc32(note)), note))

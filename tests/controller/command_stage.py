@@ -47,6 +47,9 @@ class StageLoop:
         del on_error
         self.posted.append(call)
 
+    def call_later(self, delay: float, call: Callable[[], object]) -> None:
+        """For memory that is given back when it was not used for long: here it is kept."""
+
     def report(self, error: BaseException) -> None:
         raise error
 

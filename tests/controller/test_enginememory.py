@@ -319,7 +319,8 @@ def test_a_journal_that_forgets_what_was_used_is_noticed(
     right = TaskJournal._commit
 
     def wrong(self: TaskJournal) -> bool:
-        self._changes = [each for each in self._changes if not isinstance(each, UsedRow)]
+        changes = self._changes
+        changes._others = [each for each in changes._others if not isinstance(each, UsedRow)]
         return right(self)
 
     monkeypatch.setattr(TaskJournal, "_commit", wrong)

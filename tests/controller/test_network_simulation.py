@@ -27,6 +27,7 @@ from ipmpi.controller.commands.resumed import ResumedCommands
 from ipmpi.controller.commands.router import Router
 from ipmpi.controller.farm.arguments import ArgumentMemory
 from ipmpi.controller.farm.groups import TaskGroup
+from ipmpi.controller.journalwriter import JournalWriter
 from ipmpi.controller.taskjournal import TaskJournal
 from ipmpi.engine.agent.commandbook import CommandBook
 from ipmpi.errors import JournalDamaged
@@ -35,7 +36,7 @@ from ipmpi.protocol.outbox import Outbox
 from tests.controller.command_stage import INLINE, LARGE, StageLink, StageLoop, check_commands
 from tests.controller.journal_stage import JournalStage
 from tests.controller.network_stage import NetworkStage
-from tests.controller.test_taskjournal import check
+from tests.controller.test_taskjournal import check, given_before_they_are_written
 from tests.figures import report
 from tests.journal.memory_store import MemoryStore
 
@@ -151,7 +152,12 @@ def acknowledged_too_early(patch: pytest.MonkeyPatch) -> None:
 
 def accepted_too_early(patch: pytest.MonkeyPatch) -> None:
     """Tasks are accepted before they are on the disk."""
-    patch.setattr(TaskJournal, "_commit", lambda self: self._submitted.clear() or True)
+    patch.setattr(JournalWriter, "write", lambda self, changes: True)
+
+
+def given_too_early(patch: pytest.MonkeyPatch) -> None:
+    """Tasks are given to engines before they are on the disk, and accepted when they are."""
+    patch.setattr(TaskJournal, "_write_submissions", given_before_they_are_written())
 
 
 def recorded_twice(patch: pytest.MonkeyPatch) -> None:
@@ -160,8 +166,8 @@ def recorded_twice(patch: pytest.MonkeyPatch) -> None:
 
     def wrong(self: TaskJournal, effects: Any) -> Any:
         found = right(self, effects)
-        for rows in self._ends.values():
-            rows.append(rows[0])
+        for ends in self._ends._by_serial.values():
+            ends.append(ends[0])
         return found
 
     patch.setattr(TaskJournal, "_note_ends", wrong)
@@ -268,10 +274,10 @@ def spilled_and_run_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 PLANTED: list[Callable[[pytest.MonkeyPatch], None]] = [
-    dropped_acknowledgement, acknowledged_too_early, accepted_too_early, recorded_twice, lost_wake_up,
-    sent_again_without_looking, lost_wake_up_of_a_command, command_confirmed_too_early, run_again_after_a_restart,
-    order_swapped, order_forgotten, answers_dropped, body_taken_for_complete, printed_twice, lost_arguments,
-    arguments_of_others, spilled_and_run_twice,
+    dropped_acknowledgement, acknowledged_too_early, accepted_too_early, given_too_early, recorded_twice,
+    lost_wake_up, sent_again_without_looking, lost_wake_up_of_a_command, command_confirmed_too_early,
+    run_again_after_a_restart, order_swapped, order_forgotten, answers_dropped, body_taken_for_complete,
+    printed_twice, lost_arguments, arguments_of_others, spilled_and_run_twice,
 ]  # fmt: skip
 
 

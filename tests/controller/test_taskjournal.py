@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from ipmpi.client.tasks import submitter
 from ipmpi.controller.farm.recovery import FarmRecovery
+from ipmpi.controller.journalwriter import JournalWriter
 from ipmpi.controller.namedtasks import NamedTasks
 from ipmpi.controller.taskjournal import RECOVERY, TaskJournal
 from ipmpi.errors import ClientError, JournalDamaged
-from ipmpi.journal.rows import Change
+from ipmpi.journal.rows import Change, DropGroup, GroupRow
 from ipmpi.protocol import messages as m
 from tests.controller.journal_stage import Ending, JournalStage, SimulatedClient, SimulatedSet
 
@@ -266,6 +267,52 @@ def test_what_its_client_has_does_not_run_again_without_it(has_names: bool) -> N
     assert [each.heard for each in finder.followed] == [[("ok", b"first")], [("ok", b"second")]]
 
 
+def test_what_its_client_has_fetched_does_not_run_again_without_it_while_that_is_not_written() -> None:
+    """The engine set keeps the result until the journal has the client's word."""
+    stage = JournalStage(1, clients=1, sets=1)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+    client.submit(b"task")
+    stage.deliver_all()
+    engines.step()
+    engines.step()
+    stage.deliver_all()
+    assert client.tasks[b"task"][1].heard == [("ok", b"task")]
+    assert stage.store.contents.groups, "that all is fetched is written a little later"
+    stage.vanish(client)
+    stage.kill()
+    stage.connect(engines)
+    stage.deliver_all()
+    stage._lease_ends()
+    for _ in range(4):
+        stage.now += 1
+        stage.flush()
+        stage.deliver_all()
+        engines.step()
+    assert stage.runs[b"task"] == 1
+
+
+def test_groups_that_follow_each_other_are_a_commit_each_and_the_rest_is_written_with_some() -> None:
+    """What was fetched is not written with each group, and not in a commit of its own."""
+    stage = JournalStage(1, clients=1, sets=1, has_names=False)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+    commits: list[Sequence[Change]] = []
+    right = stage.store.commit
+    stage.store.commit = lambda changes: (commits.append(changes), right(changes))[1]  # type: ignore[method-assign]
+    for number in range(40):
+        client.submit(b"task %d" % number)
+        stage.now += 0.001
+        for _ in range(3):
+            stage.deliver_all()
+            engines.step()
+    stage.deliver_all()
+    assert len(commits) <= 41
+    kinds = [{type(each) for each in changes} for changes in commits]
+    assert sum(kind == {GroupRow} for kind in kinds) >= 30
+    assert 3 <= sum(DropGroup in kind for kind in kinds) <= 5
+
+
 def test_what_its_client_has_does_not_run_again_without_it_and_the_engine_set() -> None:
     stage = stage_with_one_of_two_results(has_names=True)
     (client,), (engines,) = stage.clients, stage.sets
@@ -437,13 +484,32 @@ def test_a_group_is_accepted_when_another_client_comes_in_the_same_turn() -> Non
     assert client.is_accepted(b"task")
 
 
+def given_before_they_are_written() -> Callable[[TaskJournal, float], None]:
+    """Return what gives tasks to engines in the turn in which they came, and writes them in the next one."""
+    right = TaskJournal._write_submissions
+    given: set[int] = set()
+
+    def wrong(self: TaskJournal, now: float) -> None:
+        new = self._submitted.keys() - given
+        given.update(new)
+        if not new:
+            right(self, now)
+
+    return wrong
+
+
 PLANTED = {
+    "tasks that are given before they are written": (
+        TaskJournal,
+        "_write_submissions",
+        given_before_they_are_written(),
+    ),
     "tasks that end with their client": (NamedTasks, "leave", lambda self, client, orderly: []),
     "followers that are told nothing": (NamedTasks, "pass_on", lambda self, effects: list(effects)),
     "results that are dropped when they were fetched": (NamedTasks, "fetched", lambda self, client, number: False),
     "names that are not written": (TaskJournal, "write", lambda self, change: None),
     "ends that are told before they are known": (TaskJournal, "ends", lambda self, group: []),
-    "an early acknowledgement": (TaskJournal, "_commit", lambda self: self._submitted.clear() or True),
+    "an early acknowledgement": (JournalWriter, "write", lambda self, changes: True),
     "a set that is told too early": (TaskJournal, "_tell_sets", None),
     "tasks that wait for nobody": (FarmRecovery, "ready", lambda self, group: self._queue(group)),
     "ends that are not written": (TaskJournal, "_note_ends", lambda self, effects: []),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 from ipmpi import furl
 from ipmpi.errors import ControllerStartError, JournalDamaged, JournalFull, SecurityError
+from ipmpi.journal import logahead
 from ipmpi.journal.rows import (
     BundleRow,
     Contents,
@@ -42,6 +44,8 @@ from tests.journal.memory_store import MemoryStore
 CUT_STEP = int(os.environ.get("IPMPI_CUT_STEP", "61"))
 FLIPS = int(os.environ.get("IPMPI_BIT_FLIPS", "150"))
 """The long form cuts at every byte (1), and flips 10,000 bits."""
+
+LOG_HEADER, FRAME = 32, 24 + 4096
 
 pytestmark = pytest.mark.timeout(60 + 8000 // CUT_STEP + FLIPS)
 
@@ -361,13 +365,23 @@ def copied(path: Path, folder: Path) -> Path:
     return folder / "journal"
 
 
+def end_of_frames(log: bytes) -> int:
+    """Return where the last frame of a write-ahead log ends; zeros follow, see :mod:`ipmpi.journal.logahead`."""
+    end = LOG_HEADER
+    while log[end + 8 : end + 16] == log[16:24]:  # the salt
+        end += FRAME
+    assert not any(log[end:])
+    return end
+
+
 def test_cut_at_every_byte_of_its_last_transactions(path: Path, tmp_path: Path) -> None:
     contents = written(path)
     log = path.with_name("journal-wal")
-    size = log.stat().st_size
-    last = 2 * (4096 + 24)  # frames of the last transaction, and of the one before
+    size = end_of_frames(log.read_bytes())
+    assert size < log.stat().st_size
+    last = 2 * FRAME  # frames of the last transaction, and of the one before
     outcomes = set()
-    for length in [*range(size - last, size, CUT_STEP), size - 1, size]:
+    for length in [*range(size - last, size, CUT_STEP), size - 1, size, size + 1, size + FRAME]:
         copy = copied(path, tmp_path / "copy")
         os.truncate(copy.with_name("journal-wal"), length)
         try:
@@ -389,7 +403,8 @@ def test_bits_that_were_flipped(path: Path, tmp_path: Path) -> None:
         copy = copied(path, tmp_path / "copy")
         victim = copy.with_name(files[number % 3].name)
         data = bytearray(victim.read_bytes())
-        bit = chance.randrange(8 * len(data))
+        size = len(data) if number % 3 != 1 or number % 10 == 1 else end_of_frames(data)  # few in the zeros
+        bit = chance.randrange(8 * size)
         data[bit // 8] ^= 1 << bit % 8
         victim.write_bytes(data)
         try:
@@ -400,6 +415,48 @@ def test_bits_that_were_flipped(path: Path, tmp_path: Path) -> None:
             assert found == contents, f"bit {bit} of {victim.name}: silently wrong"
             outcomes["whole"] += 1
     assert outcomes["said"] > 0
+
+
+def test_small_commits_do_not_make_the_log_longer(journal: Journal, path: Path) -> None:
+    """That would be written by the file system, too."""
+    log = path.with_name("journal-wal")
+    journal.commit([GROUP])
+    lengths = set()
+    for _ in range(100):
+        journal.commit([END])
+        lengths.add(log.stat().st_size)
+    assert len(lengths) == 1
+
+
+def test_large_commits_are_not_written_twice(journal: Journal, path: Path) -> None:
+    log = path.with_name("journal-wal")
+    journal.commit([GROUP])
+    before = log.stat().st_size
+    journal.commit([GROUP._replace(serial=99, body=bytes(2 * logahead.STEP))])
+    assert before < log.stat().st_size < end_of_frames(log.read_bytes()) + FRAME
+
+
+@pytest.mark.parametrize("room", [0, 5000])
+def test_a_log_that_has_no_room_to_be_longer_is_as_long_as_its_contents(
+    path: Path, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves the room to others."""
+    right, tried = os.pwrite, []
+
+    def short(descriptor: int, data: bytes, offset: int) -> int:
+        if len(data) < logahead.STEP:
+            return right(descriptor, data, offset)
+        tried.append(offset)
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return right(descriptor, data[:room], offset)
+
+    monkeypatch.setattr(os, "pwrite", short)
+    contents = written(path)
+    log = path.with_name("journal-wal").read_bytes()
+    assert end_of_frames(log) == len(log)
+    assert len(tried) == 1
+    assert opened(path) == contents
 
 
 @pytest.mark.parametrize("name", ["journal-wal", "journal-head"])

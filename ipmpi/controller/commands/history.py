@@ -151,7 +151,7 @@ class CommandHistory:
         self._keep(past)
         self._seen[past.client] = past.given
         if self._notes is not None:
-            self._write(self._given(past))
+            self._notes.append(notes.encode(past.as_given(*self._owner(past.client), past.given)))
         self._shrink()
 
     def _keep(self, past: PastCommand) -> None:
@@ -204,7 +204,7 @@ class CommandHistory:
             if not is_missed:
                 self._seen[past.client] = now
             parts = [bytes(part) for part in body]
-            self._write(notes.Told(*past.name, now, news, parts, is_missed))
+            self._notes.append(notes.encode(notes.Told(past.client, past.number, now, news, parts, is_missed)))
         self._has_been_told(past, news, body, now)
         return news
 
@@ -299,8 +299,10 @@ class CommandHistory:
 
     def written(self) -> list[bytes]:
         """Return what was noted since the last call, encoded; from the first call on, all is."""
-        found, self._notes = self._notes or [], []
-        return found
+        found = self._notes
+        if found is None or found:  # else the same list will do
+            self._notes = []
+        return found or []
 
     def whole(self) -> Iterator[bytes]:
         """Yield notes of all that is kept, encoded."""

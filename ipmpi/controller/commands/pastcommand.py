@@ -100,16 +100,18 @@ class PastCommand:
 
     def as_note(self, holder: str, host: str, user: str, seen: float) -> Given:
         """Return all that is kept of it; for what is said of its client see :class:`Given`."""
-        note = Given(
-            self.client, self.number, holder, host, user, self.given, self.method, self.label, self.operation,
-            self.engines, printed_at=self.printed_at, left_out=self.left_out, seen=seen,
-        )  # fmt: skip
-        if not (self.answered or self.printed):  # as nearly all when they are written
-            return note
         return msgspec.structs.replace(
-            note, ended=self.ended, answered=self.answered.ids(), failed=self.failed.ids(), lost=self.lost.ids(),
+            self.as_given(holder, host, user, seen), ended=self.ended, printed_at=self.printed_at,
+            answered=self.answered.ids(), failed=self.failed.ids(), lost=self.lost.ids(), left_out=self.left_out,
             printed=list(self.printed),
             answers=[(message, [bytes(part) for part in body]) for message, body in self.answers],
+        )  # fmt: skip
+
+    def as_given(self, holder: str, host: str, user: str, seen: float) -> Given:
+        """As :meth:`as_note`, of a command of which nothing has been told."""
+        return Given(
+            self.client, self.number, holder, host, user, self.given, self.method, self.label, self.operation,
+            self.engines, seen=seen,
         )  # fmt: skip
 
     @property
