@@ -319,6 +319,7 @@ class TaskJournal(NoJournal):
     def results(self, key: int, message: m.TaskResults, body: Sequence[Buffer]) -> None:
         """Tasks have ended on a rank of a set, which keeps the message until it is recorded."""
         self._receipts.heard(key)
+        self.farm.recovery.told_again(key, message.group, message.indices)
         self.farm.results(key, message, body)
         if message.group in self.had:
             check(message, body)
