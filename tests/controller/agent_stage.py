@@ -43,6 +43,8 @@ class StageSet:
         """The steps in which it has gone on with another controller."""
         self.is_written = False
         """Whether it was in the journal."""
+        self.stranger: int | None = None
+        """The first step in which a controller was killed that could not write that it had joined."""
         self._ends_at = 0.0
 
     # --- its link to the controller --------------------------------------------------------------------------
@@ -83,6 +85,10 @@ class StageSet:
     @property
     def living(self) -> list[StageRank]:
         return [rank for rank in self.ranks if rank.died is None]
+
+    def was_stranger(self, until: int) -> bool:
+        """Return whether a controller had not heard of it that began before this step."""
+        return self.stranger is not None and self.stranger <= until
 
     def turn(self) -> None:
         """Its processes go on."""

@@ -189,8 +189,15 @@ def _failed_on(sent: Sent, ranks: dict[int, StageRank]) -> list[int]:
     if sent.fails:
         found += [engine for engine, rank in ranks.items() if sent.name in rank.ran]
     if sent.future.done() and sent.future.exception() is None:
-        found += [reply.engine for reply in sent.future.result() if reply.undone is None and not reply.ok]
+        found += [reply.engine for reply in sent.future.result() if _has_failed(reply)]
     return found
+
+
+def _has_failed(reply: EngineReply) -> bool:
+    """Return whether a command has failed, or was interrupted while its data was on its way to an engine."""
+    if reply.undone is None:
+        return not reply.ok
+    return reply.undone[0] == "KeyboardInterrupt" and reply.undone[1].endswith("waited for its data")
 
 
 def _check_command(

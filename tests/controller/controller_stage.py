@@ -38,13 +38,16 @@ INTERFACES = {interface.role: interface for interface in CLIENT_INTERFACES}
 class ControllerStage(JournalStage):
     """One controller after the other, each with the journal of those before it.
 
-    ``killed``: the steps in which one was killed.
+    ``killed``: the steps in which one was killed. ``passed_on``: large results of which the connection of their
+    client had all, by its key and the number of the task.
     """
 
     def __init__(self, seed: int) -> None:
         self.sessions: dict[bytes, Known] = {}
         self.by_key: dict[int, Known] = {}
         self.killed: list[int] = []
+        self.passed_on: set[tuple[int, int, int]] = set()
+        self._coming: dict[tuple[int, int], tuple[int, int, int]] = {}
         self.steps = 0
         self._is_due = False
         super().__init__(seed, 0, 0)
@@ -53,6 +56,7 @@ class ControllerStage(JournalStage):
         if not isinstance(self.store, CheckedStore):
             self.store = CheckedStore()
         self.sessions, self.by_key = {}, {}
+        self._coming.clear()
         self.loop: Any = StageLoop()
         super()._start()
         look = lambda: setattr(self, "_is_due", True)  # noqa: E731
@@ -90,6 +94,9 @@ class ControllerStage(JournalStage):
         return self.router.registry, self.comeback
 
     def _forwarded(self, source: int, stream: int, complete: bool) -> None:
+        task = self._coming.pop((source, stream), None)
+        if complete and task is not None:
+            self.passed_on.add(task)
         self.farm.result_passed_on(source, stream, complete)
         self.router.forward_ended(source, stream, complete)
         self._is_due = True
@@ -254,6 +261,9 @@ class ControllerStage(JournalStage):
         if isinstance(effect, Send):
             self._send(effect.to, effect.message, effect.body)
         elif isinstance(effect, Forward):
+            client, message = effect.sinks[0]
+            if isinstance(message, m.TaskDone):
+                self._coming[effect.source, effect.stream] = client, message.group, message.index
             self._forwarding.forward(effect)
         elif isinstance(effect, GiveUp):
             self._forwarding.give_up(effect.source, effect.stream)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ipmpi.journal.rows import ReservedRow
+from ipmpi.journal.rows import ReservedRow, UsedRow
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.permissions import RECEIVES
 from tests.controller.agent_stage import StageSet
@@ -141,8 +141,24 @@ class NetworkStage(ControllerStage):
             line.far = None
         self._partitioned.clear()
         lost = any(isinstance(change, ReservedRow) for change in self.journal._changes)
+        self._note_what_is_forgotten()
         self.has_forgotten = self.has_forgotten or self.store.is_full or lost
         self.restart(with_a_stranger=self.random.random() < self._dying)
+
+    def _note_what_is_forgotten(self) -> None:
+        """While the disk is full, neither retries nor sets that join are written."""
+        if not self.store.is_full:
+            return
+        used = {change.serial for change in self.journal._changes if isinstance(change, UsedRow)}
+        known = {row.token for row in self.store.contents.sets}
+        for each in self.sets:
+            if each.stranger is None and self.lines[each].token not in known:
+                each.stranger = self.steps
+        for task in self.by_name.values() if used else ():
+            state = self.journal._clients.get(task.client.key)
+            kept = state.groups.get(task.ref.group) if state is not None else None
+            if kept is not None and kept.serial in used:
+                task.forgotten.append(self.steps)
 
     def _welcomed(self, peer: Peer, line: Line) -> None:
         assert line.welcome is not None
@@ -344,6 +360,8 @@ class NetworkStage(ControllerStage):
             if each.is_ending or not each.ids or far is None or self.comeback.next_deadline() is not None:
                 return True
             if any(isinstance(said, m.ReserveRanks | m.EndSet) for said in far.connection.said):
+                return True
+            if any(isinstance(said, m.RanksLost) for said in self.lines[each].near.said):
                 return True
         return False
 
