@@ -44,7 +44,7 @@ class StageSet:
         self.is_written = False
         """Whether it was in the journal."""
         self.stranger: int | None = None
-        """The first step in which a controller was killed that could not write that it had joined."""
+        """The first step in which a controller was killed that had not written that it had joined."""
         self._ends_at = 0.0
 
     # --- its link to the controller --------------------------------------------------------------------------

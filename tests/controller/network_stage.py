@@ -146,9 +146,7 @@ class NetworkStage(ControllerStage):
         self.restart(with_a_stranger=self.random.random() < self._dying)
 
     def _note_what_is_forgotten(self) -> None:
-        """While the disk is full, neither retries nor sets that join are written."""
-        if not self.store.is_full:
-            return
+        """Neither retries nor sets that join are written while the disk is full; sets not in their first 20 ms."""
         used = {change.serial for change in self.journal._changes if isinstance(change, UsedRow)}
         known = {row.token for row in self.store.contents.sets}
         for each in self.sets:
