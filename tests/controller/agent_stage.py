@@ -43,8 +43,8 @@ class StageSet:
         """The steps in which it has gone on with another controller."""
         self.is_written = False
         """Whether it was in the journal."""
-        self.stranger: int | None = None
-        """The first step in which a controller was killed that had not written that it had joined."""
+        self.unknown_to: list[int] = []
+        """The steps in which a controller was killed that had not written that it had joined."""
         self._ends_at = 0.0
 
     # --- its link to the controller --------------------------------------------------------------------------
@@ -86,9 +86,12 @@ class StageSet:
     def living(self) -> list[StageRank]:
         return [rank for rank in self.ranks if rank.died is None]
 
-    def was_stranger(self, until: int) -> bool:
-        """Return whether a controller had not heard of it that began before this step."""
-        return self.stranger is not None and self.stranger <= until
+    def was_stranger(self, since: int, until: int) -> bool:
+        """Return whether a controller did not know what it had been given before, and ran in the first step."""
+        return any(
+            killed <= until and since <= min((step for step in self.begun if step > killed), default=since)
+            for killed in self.unknown_to
+        )
 
     def turn(self) -> None:
         """Its processes go on."""

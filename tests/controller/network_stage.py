@@ -141,22 +141,26 @@ class NetworkStage(ControllerStage):
             line.far = None
         self._partitioned.clear()
         lost = any(isinstance(change, ReservedRow) for change in self.journal._changes)
-        self._note_what_is_forgotten()
-        self.has_forgotten = self.has_forgotten or self.store.is_full or lost
+        strangers = self._note_what_is_forgotten()
+        self.has_forgotten = self.has_forgotten or strangers or lost
         self.restart(with_a_stranger=self.random.random() < self._dying)
 
-    def _note_what_is_forgotten(self) -> None:
-        """Neither retries nor sets that join are written while the disk is full; sets not in their first 20 ms."""
+    def _note_what_is_forgotten(self) -> bool:
+        """Neither retries nor sets that join are written while the disk is full; sets not in their first 20 ms.
+
+        Returns whether there are such sets.
+        """
         used = {change.serial for change in self.journal._changes if isinstance(change, UsedRow)}
         known = {row.token for row in self.store.contents.sets}
-        for each in self.sets:
-            if each.stranger is None and self.lines[each].token not in known:
-                each.stranger = self.steps
+        strangers = [each for each in self.sets if self.lines[each].token not in known]
+        for each in strangers:
+            each.unknown_to.append(self.steps)
         for task in self.by_name.values() if used else ():
             state = self.journal._clients.get(task.client.key)
             kept = state.groups.get(task.ref.group) if state is not None else None
             if kept is not None and kept.serial in used:
                 task.forgotten.append(self.steps)
+        return bool(strangers)
 
     def _welcomed(self, peer: Peer, line: Line) -> None:
         assert line.welcome is not None

@@ -182,7 +182,7 @@ def is_excused(stage: NetworkStage, task: StageTask, run: Run, until: int) -> bo
 
     It was lost with its engine, or its large result on its way; or another controller had never heard of its set.
     """
-    if run.rank.is_lost(run.begun, until) or run.rank.home.was_stranger(until):
+    if run.rank.is_lost(run.begun, until) or run.rank.home.was_stranger(run.begun, until):
         return True
     if "R" not in task.name:
         return False
