@@ -89,7 +89,7 @@ class ControllerStage(JournalStage):
         by_key: Any = self.by_key
         self._forwarding = Forwarding(
             by_key, self._transfers, stalled, self.router, self._forwarded,
-            lambda *kept: self.journal.named.large_kept(*kept), self.log.append,
+            lambda *kept: self.journal.named.large_kept(*kept), lambda *_: None, self.log.append,
         )  # fmt: skip
         return self.router.registry, self.comeback
 
