@@ -1,7 +1,5 @@
 """What the controller writes to its journal about tasks, and when it tells whom (no I/O but the store's).
 
-The rules.
-
 * A group of tasks is given to engines, and its client told that it is accepted, only when it is in the journal. If
   it cannot be written, the group is refused.
 * Results are passed on at once. An engine set keeps them until they are in the journal, or it is in the journal
@@ -323,6 +321,7 @@ class TaskJournal(NoJournal):
     def results(self, key: int, message: m.TaskResults, body: Sequence[Buffer]) -> None:
         """Tasks have ended on a rank of a set, which keeps the message until it is recorded."""
         self._receipts.heard(key)
+        self.farm.recovery.told_again(key, message.group, message.indices)
         self.farm.results(key, message, body)
         if message.group in self.had:
             check(message, body)

@@ -264,6 +264,75 @@ def test_all_failures_that_sets_tell_again_were_counted(stage: JournalStage) -> 
     assert ending.heard == [("failed", b"fails!")]
 
 
+def only_one(stage: JournalStage) -> SimulatedSet:
+    """Return the set that gets all tasks; the other one gets none until it has come back."""
+    its, other = stage.sets
+    stage.farm._sets.by_key[other.key].window = 0
+    stage.farm._sets.update(stage.farm._sets.by_key[other.key])
+    return its
+
+
+@pytest.mark.parametrize("at_last", ["it fails", "it succeeds"])
+def test_each_end_that_a_set_tells_again_of_one_task_is_heard(stage: JournalStage, at_last: str) -> None:
+    """While the disk is full it fails, runs again, and ends. It has ended, also for the next controller."""
+    alice, _ = stage.clients
+    its = only_one(stage)
+    ending = submit(stage, alice, b"fails!", retries=1)
+    stage.store.is_full = True
+    for number in (1, 2):
+        stage.now += 0.01  # each run takes another time, which tells failures apart
+        its.step()
+        if number == 2 and at_last == "it succeeds":
+            its.running = dict.fromkeys(its.running, b"works")
+        its.step()
+        while its.out:
+            stage._from_set(its, *its.out.popleft())
+        stage.flush()
+        while its.inbox:
+            its.hear(*its.inbox.popleft())
+    assert stage.runs[b"fails!"] == 2
+    killed(stage, *stage.sets, alice)
+    stage.store.is_full = False
+    stage.now += 2.0  # what could not be written is tried again
+    write(stage)
+    stage.deliver_all()
+    run(stage)
+    write(stage)
+    stage.deliver_all()
+    assert stage.runs[b"fails!"] == 2
+    assert ending.heard == [("failed", b"fails!") if at_last == "it fails" else ("ok", b"works")]
+
+
+def test_a_task_that_runs_again_goes_on_although_its_failure_is_told_again(stage: JournalStage) -> None:
+    """Its set has not heard that the failure is recorded, and tells it again with the result of another task."""
+    alice, _ = stage.clients
+    its = only_one(stage)
+    ending = Ending()
+    options = m.TaskOptions(b"op", "", retries=1)
+    ref = alice.submitter.submit_one(SubmitTerms(options), b"fails!", ending)
+    other = Ending()
+    assert alice.submitter.submit_one(SubmitTerms(options), b"works", other).group == ref.group
+    stage.deliver_all()
+    for _ in range(3):
+        its.step()
+    while its.out:
+        stage._from_set(its, *its.out.popleft())
+    stage.flush()
+    while its.inbox:
+        message, body = its.inbox.popleft()
+        if not isinstance(message, m.ResultsRecorded):
+            its.hear(message, body)
+    its.step()
+    assert stage.runs[b"fails!"] == 2
+    killed(stage, *stage.sets, alice)
+    write(stage)
+    run(stage)
+    write(stage)
+    stage.deliver_all()
+    assert (stage.runs[b"fails!"], stage.runs[b"works"]) == (2, 1)
+    assert (ending.heard, other.heard) == ([("failed", b"fails!")], [("ok", b"works")])
+
+
 def reject(stage: JournalStage, *, why: str = "the node is too small") -> int:
     """The set that has the task rejects it, on its first rank; return which set this is."""
     for number, each in enumerate(stage.sets):

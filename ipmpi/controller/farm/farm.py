@@ -71,7 +71,7 @@ class Farm:
         self._endings = Endings(self._table, self._sets)
         self.arguments = ArgumentMemory()
         self.bodies = LargeArguments(self._table, self.arguments)
-        self.large = LargeResults(self._table, self._sets, self._large_ended, self.returned)
+        self.large = LargeResults(self._table, self._sets, self._large_ended, self.returned, self._taken)
         large = (self.large, self.bodies)
         self.departures = Departures(
             self._table, self._sets, self._waiting, self.functions, self.aborts, large, self._forget

@@ -30,6 +30,7 @@ class LargeResults:
     Args:
         ended: called when all of a result was forwarded.
         returned: called with the set and a TasksReturned, if the task is to be run again.
+        taken: called with each task that has ended although a set has not said so yet.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class LargeResults:
         places: SetStates,
         ended: Callable[[SetState, TaskGroup, int, Incarnation], None],
         returned: Callable[[int, m.TasksReturned], None],
+        taken: Callable[[SetState, TaskGroup, int], None],
     ) -> None:
         self._table = table
         self._sets = places
         self._ended = ended
         self._returned = returned
+        self._taken = taken
         self._coming: dict[tuple[int, int], _Coming] = {}
 
     def result(self, key: int, message: m.LargeTaskResult, body: Sequence[Buffer], stream: int) -> bool:
@@ -92,13 +95,22 @@ class LargeResults:
         set_state, serial, index, rank = coming
         self._comes(set_state, -1)
         group = self._table.groups.get(serial)
-        if self._sets.by_key.get(key) is not set_state or group is None or not group.is_given(key, index):
+        if group is None:
             return
-        if complete:
+        if self._sets.by_key.get(key) is not set_state or not group.is_given(key, index):
+            if complete:  # its engines were lost before, so that it was to run again
+                self._is_there(group, index)
+        elif complete:
             group.states[index] = GIVEN if group.states[index] == INTERRUPTED else group.states[index]
             self._ended(set_state, group, index, set_state.former[rank])
         else:
             self._returned(key, m.TasksReturned(serial, packed.pack([index]), rank, "taken"))
+
+    def _is_there(self, group: TaskGroup, index: int) -> None:
+        """The client has a result, whoever has the task now."""
+        for _, key in self._table.client_has(group, [index]):
+            if key:
+                self._taken(self._sets.by_key[key], group, index)
 
     def to_client(self, client: int) -> list[tuple[int, int]]:
         """Return set and stream of the results that are on their way to a client."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer, split
+from .answers import numbers
 from .arguments import ArgumentMemory, Arguments
 from .functions import Functions
 from .groups import DROPPED, FAILED, SUCCEEDED, UNDONE, WAITING, EndedGroup, TaskGroup, Tries
@@ -189,6 +190,8 @@ class FarmRecovery:
         refused: list[int] = []
         taken = 0
         for index in dict.fromkeys(indices):
+            if group is not None and group.is_given(key, index):
+                continue
             if group is None or state is None or index >= group.count or group.states[index] != WAITING:
                 refused.append(index)
                 continue
@@ -202,6 +205,14 @@ class FarmRecovery:
             state.given[serial] = state.given.get(serial, 0) + taken
             self._sets.update(state)
         return refused
+
+    def told_again(self, key: int, serial: int, indices: bytes) -> None:
+        """A set tells how tasks have ended there: one that had failed before was with it again since.
+
+        Once nothing is withheld, others may have that task.
+        """
+        if serial in self._restored:
+            self.adopt(key, serial, numbers(indices))
 
     # --- from clients ----------------------------------------------------------------------------------------
 

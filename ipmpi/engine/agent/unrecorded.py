@@ -7,7 +7,7 @@ which tasks ranks have, and gets the other results again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
@@ -50,23 +50,30 @@ class UnrecordedResults:
         """Return what a new controller is told after it was told of these ranks: tasks, and results."""
         if self._held is None:
             return []
-        held = {serial: set(indices) for serial, indices in self._held.items()}
-        self._held = None
+        runs, self._held = self._held, None
         # The new one cannot tell whose the result of a rank is that it has never heard of: that task runs again.
         # A task that ranks have again had failed, and was given again when the controller had recorded that.
         results = [
             (message, body)
             for message, body in self._results
             if message.rank in ranks
-            and not held.get(message.group, set()).issuperset(packed.unpack(message.indices))
+            and not runs.get(message.group, set()).issuperset(packed.unpack(message.indices))
         ]
+        held = {serial: set(indices) for serial, indices in runs.items()}
+        again: dict[int, set[int]] = {}
         for message, _ in results:
-            held.setdefault(message.group, set()).update(packed.unpack(message.indices))
+            ended = packed.unpack(message.indices)
+            held.setdefault(message.group, set()).update(ended)
+            if running := runs.get(message.group, set()).intersection(ended):
+                again.setdefault(message.group, set()).update(running)
         self._results = deque(results if self.is_on else ())
         self._recorded = 0
-        groups = [(serial, packed.pack(sorted(indices))) for serial, indices in held.items()]
-        told: list[tuple[m.AnyMessage, Sequence[Buffer]]] = []
-        while len(groups) > _GROUPS:
-            told.append((m.TasksHeld(groups[:_GROUPS], False), ()))
-            groups = groups[_GROUPS:]
-        return [*told, (m.TasksHeld(groups, True), ()), *results]
+        # Only after the last may others be given what has failed: it may have run again here, or it runs now.
+        return [*_told(held), *results, *_told(again), (m.TasksHeld([], True), ())]
+
+
+def _told(held: Mapping[int, set[int]]) -> Iterator[tuple[m.AnyMessage, Sequence[Buffer]]]:
+    """Return messages that say which tasks ranks have."""
+    groups = [(serial, packed.pack(sorted(indices))) for serial, indices in held.items()]
+    for start in range(0, len(groups), _GROUPS):
+        yield m.TasksHeld(groups[start : start + _GROUPS], False), ()

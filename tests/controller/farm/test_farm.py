@@ -509,6 +509,25 @@ def test_which_large_results_are_on_their_way_to_whom(stage: Stage) -> None:
     assert (1, 0) in stage.given[SET], "it runs again"
 
 
+def test_a_large_result_that_comes_from_engines_that_are_lost_ends_its_task(stage: Stage) -> None:
+    """Their agent has all of it, and has told first that they are lost: its task was given to others meanwhile."""
+    stage.submit(1)
+    stage.submit(2, after=[(1, 0)])
+    serial = stage.given[SET].pop((1, 0)).serial
+    stage.farm.result(SET, m.LargeTaskResult(serial, 0, 0, 0.1, [BIG]), [], 7)
+    stage.flush()
+    stage.lose_ranks(SET, [0, 1])
+    stage.add_set(OTHER, 2)
+    assert (1, 0) in stage.given[OTHER]
+    stage.farm.result_passed_on(SET, 7, True)
+    stage.flush()
+    assert (2, 0) in stage.given[OTHER], "it waited for the first one"
+    stage.answer(OTHER, [(1, 0)])
+    assert stage.ends.get((ALICE, 1, 0), []) == [], "its client has had the result"
+    stage.answer(OTHER, [(2, 0)])
+    assert stage.counts() == (0, 0, 2, 0)
+
+
 def test_a_large_result_that_is_lost_half_way_is_made_again(stage: Stage) -> None:
     stage.submit(1)
     stage.answer_large(SET, (1, 0), complete=False)
