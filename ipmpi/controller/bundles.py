@@ -19,6 +19,7 @@ from ..errors import ClientError
 from ..journal.rows import BundleRow
 from ..protocol import messages as m, packed
 from ..protocol.namedtasks import UNNAMED
+from .keptbundles import KeptBundles
 
 NAMES: Final = 10
 """Names that a message about an unknown one lists."""
@@ -139,7 +140,11 @@ class Bundle:
 
 
 class Bundles:
-    """All bundles, by name, by client, and by their groups."""
+    """All bundles, by name, by client, and by their groups.
+
+    Attributes:
+        kept: those that are kept, and for how long.
+    """
 
     def __init__(self) -> None:
         self._by_name: dict[tuple[str, str], Bundle] = {}
@@ -149,6 +154,7 @@ class Bundles:
         self._by_number: dict[int, Bundle] = {}
         self._numbers: dict[str, list[int]] = {}
         """By holder: the numbers of the bundles that can be found, ascending."""
+        self.kept = KeptBundles()
 
     def __iter__(self) -> Iterator[Bundle]:
         return iter(list(self._by_name.values()))
@@ -207,6 +213,7 @@ class Bundles:
         bundle.open += 1
         bundle.ended = 0.0
         bundle.size += group.size
+        self._changed(bundle)
         return group
 
     def begin(self, bundle: Bundle) -> Bundle:
@@ -214,10 +221,21 @@ class Bundles:
         before = self._by_name.get((bundle.holder, bundle.name))
         if before is not None:
             self._leave_order(before)
+            self.kept.changed(before, is_there=False)
         self._by_name[bundle.holder, bundle.name] = self._by_number[bundle.number] = bundle
         bisect.insort(self._numbers.setdefault(bundle.holder, []), bundle.number)
         self._by_client.setdefault(bundle.client, {})[bundle.name] = bundle
+        self._changed(bundle)
         return bundle
+
+    def _changed(self, bundle: Bundle) -> None:
+        is_there = self._by_name.get((bundle.holder, bundle.name)) is bundle
+        self.kept.changed(bundle, is_there=is_there)
+
+    def left(self, bundle: Bundle) -> None:
+        """The client of a bundle is gone, and its tasks go on."""
+        bundle.is_orphan = True
+        self._changed(bundle)
 
     def closed(self, group: BundleGroup, succeeded: int, now: float) -> None:
         """All tasks of a group have ended."""
@@ -227,6 +245,7 @@ class Bundles:
         bundle.open -= 1
         if not bundle.open:
             bundle.ended = now
+        self._changed(bundle)
 
     def forget_ended(self, bundle: Bundle) -> None:
         """Take out the oldest groups that have ended, if there are too many; their tasks still count."""
@@ -240,6 +259,7 @@ class Bundles:
         """So many bytes more are kept of a group."""
         group.size += size
         group.bundle.size += size
+        self._changed(group.bundle)
 
     def remove(self, group: BundleGroup) -> None:
         """Take a group out, but count its tasks; a bundle that may end with it stays."""
@@ -252,6 +272,7 @@ class Bundles:
         bundle.size -= group.size
         bundle.succeeded += group.succeeded
         bundle.failed += group.failed
+        self._changed(bundle)
 
     def close(self, bundle: Bundle) -> bool:
         """Nobody finds a bundle any more, and other tasks may have its name; return whether it was there.
@@ -262,6 +283,7 @@ class Bundles:
             return False
         del self._by_name[bundle.holder, bundle.name]
         self._leave_order(bundle)
+        self._changed(bundle)
         theirs = self._by_client[bundle.client]
         del theirs[bundle.name]
         if not theirs:
@@ -274,48 +296,6 @@ class Bundles:
         del numbers[bisect.bisect_left(numbers, bundle.number)]
         if not numbers:
             del self._numbers[bundle.holder]
-
-    # --- what is kept for how long ----------------------------------------------------------------------------
-
-    def expired(self, now: float, keep: float, keep_bytes: int) -> list[Bundle]:
-        """Return the bundles that are not kept any longer.
-
-        Those that have ended more than ``keep`` seconds ago. If there are more than ``keep_bytes`` bytes, also
-        those that have ended first; then those of clients that are gone, oldest first.
-        """
-        kept = [bundle for bundle in self if bundle.is_kept]
-        over = [bundle for bundle in kept if bundle.ended and bundle.ended + keep <= now]
-        left = [bundle for bundle in kept if not (bundle.ended and bundle.ended + keep <= now)]
-        held = sum(bundle.size for bundle in left)
-        if held > keep_bytes:
-            others = [bundle for bundle in left if bundle.ended or bundle.is_orphan]
-            for bundle in sorted(others, key=lambda b: (not b.ended, b.ended or b.submitted)):
-                over.append(bundle)
-                held -= bundle.size
-                if held <= keep_bytes:
-                    break
-        return over
-
-    def surplus(self, keep_bytes: int) -> list[BundleGroup]:
-        """Return groups that are not kept although their client is there, oldest first.
-
-        They are of bundles that have not ended, and alone have more than ``keep_bytes`` bytes.
-        """
-        there = [bundle for bundle in self if bundle.is_kept and not bundle.ended and not bundle.is_orphan]
-        held = sum(bundle.size for bundle in there)
-        found: list[BundleGroup] = []
-        for bundle in there if held > keep_bytes else ():
-            for group in bundle.groups.values():
-                if held <= keep_bytes:
-                    return found
-                if group.size:
-                    found.append(group)
-                    held -= group.size
-        return found
-
-    def next_expiry(self, keep: float) -> float | None:
-        """Return when the next bundle is not kept any longer, in seconds since 1970."""
-        return min((bundle.ended + keep for bundle in self if bundle.is_kept and bundle.ended), default=None)
 
 
 def groups_told(bundle: Bundle, after: int, most: int, size: int) -> dict[str, Any]:

@@ -193,7 +193,7 @@ class NamedTasks:
                 self._dropping.append(group)
             staying += theirs
             if theirs:
-                bundle.is_orphan = True
+                self._bundles.left(bundle)
                 self._write(bundle)
             else:
                 self._dropping.append(bundle)
@@ -384,7 +384,7 @@ class NamedTasks:
             self._is_changed = False
             self._look_at = now + EXPIRY_LOOK
             self._expire()
-            self._due = self._bundles.next_expiry(self._keep.seconds)
+            self._due = self._bundles.kept.next_expiry(self._keep.seconds)
         for each in self._dropping:
             self._drop(each)
         self._dropping.clear()
@@ -432,9 +432,9 @@ class NamedTasks:
     # --- what is kept no longer ----------------------------------------------------------------------------------
 
     def _expire(self) -> None:
-        for bundle in self._bundles.expired(self._keep.wall(), self._keep.seconds, self._keep.size):
+        for bundle in self._bundles.kept.expired(self._keep.wall(), self._keep.seconds, self._keep.size):
             self._drop_bundle(bundle)
-        for group in self._bundles.surplus(self._keep.size):
+        for group in self._bundles.kept.surplus(self._keep.size):
             if self._record.shed(group):
                 group.is_shed = True
                 self._bundles.grown(group, -group.size)
