@@ -13,7 +13,7 @@ from typing import Final
 from ..journal.rows import EndRow
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
-from .bundles import BundleGroup
+from .bundle import BundleGroup
 from .farm.recovery import Ends, ends_in, only
 
 _NOBODY: Final = -1

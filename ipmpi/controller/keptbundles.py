@@ -8,11 +8,9 @@ from __future__ import annotations
 import enum
 import heapq
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-if TYPE_CHECKING:
-    from .bundles import Bundle, BundleGroup
-
+from .bundle import Bundle, BundleGroup
 
 _FEW: Final = 64
 """Ends that do not hold any more and are not looked for."""

@@ -23,7 +23,8 @@ from ..errors import ClientError, JournalDamaged
 from ..journal.rows import BundleRow, DropBundle, EndRow, OriginRow, engines_text
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
-from .bundles import UNKNOWN, Bundle, BundleGroup, Bundles, Origin, groups_told, told_of
+from .bundle import UNKNOWN, Bundle, BundleGroup, Origin
+from .bundles import Bundles, groups_told, told_of
 from .clientresults import has_results, why_lost, without_results
 from .effects import Effect, Forward, Send
 from .farm.farm import Farm

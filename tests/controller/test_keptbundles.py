@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ipmpi.controller.bundles import UNKNOWN, Bundle, BundleGroup, Bundles
+from ipmpi.controller.bundle import UNKNOWN, Bundle, BundleGroup
+from ipmpi.controller.bundles import Bundles
 from ipmpi.protocol import messages as m, packed
 
 
