@@ -3,8 +3,8 @@
 What the collector looks for are objects that refer to each other and that nobody else refers to. It looks at all
 objects that are not new whenever their number has grown by a quarter, which takes half a second where 100,000
 single tasks wait, and nothing else happens meanwhile. In a controller, only what belonged to a session refers to
-itself when it is gone; commands, tasks and messages do not (``docs/decisions/0057-what-many-cost-a-controller.rst``).
-So new objects are looked at in larger lots, and all objects when many sessions have ended.
+itself when it is gone; commands, tasks and messages do not. So new objects are looked at in larger lots, and all
+objects when many sessions have ended (``docs/decisions/0057-what-many-cost-a-controller.rst``).
 """
 
 from __future__ import annotations
