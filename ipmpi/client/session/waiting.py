@@ -181,6 +181,11 @@ class SessionFuture(concurrent.futures.Future[Any]):
         """See :class:`concurrent.futures.Future`. Any exception of ``fn`` is logged."""
         super().add_done_callback(functools.partial(_call_back, fn))
 
+    def _invoke_callbacks(self) -> None:
+        super()._invoke_callbacks()  # type: ignore[misc]
+        # They refer to this future, whose result would live on until the garbage collector comes by.
+        self._done_callbacks.clear()
+
     def result(self, timeout: float | None = None) -> Any:
         """See :class:`concurrent.futures.Future`."""
         timeout = waiting_time(timeout)
