@@ -37,7 +37,8 @@ from . import growthtable, simulated
 from .nodes import HERE, Nodes, NoNodes, apart
 from .processes import Process, Usage, of_cluster, own_bytes
 
-START_TIMEOUT: Final = 180
+START_TIMEOUT: Final = 600
+"""Seconds. 128 ranks on two cores need 150, if these have as much to do for others."""
 PUSHED: Final = 10_000_000
 """Bytes of the array that is pushed to all."""
 

@@ -1,29 +1,40 @@
-"""Engine ids and ranks, of which there may be 65,536, as runs of consecutive ones.
+"""Engine ids and ranks, of which there may be 65,536, as runs of equal steps.
 
-What is addressed to all engines, and an answer that all of them give, names one run. So messages about them, and
-what the controller does for each, cost the same for 4 engines as for 65,536. Irregular ids need a run each.
+What is addressed to all engines, or to every second one, and an answer that all of them give, names one run. So
+messages about them, and what the controller does for each, cost the same for 4 engines as for 65,536. Irregular
+ids need a run for each group of consecutive ones.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import chain, pairwise, repeat
+from math import gcd
 from struct import Struct, error, pack, unpack
 from typing import TYPE_CHECKING, Any, overload
 
 from . import limits
 
 _RUN = Struct("<II")
+_STEPS = b"\1"
+"""Begins packed ids that have steps. Other packed ids have an even number of bytes, these an odd one."""
+_STEPPED_RUN = Struct("<III")
+_ONE_STEPPED_RUN = len(_STEPS) + _STEPPED_RUN.size
+
+_FEW = 4
+"""Numbers at equal distances from which they are one run, if there are no others."""
+_SERIES = 64
+"""The same, if there are others: two or three of many random numbers are at equal distances by chance."""
 
 
 class Ids(Sequence[int]):
     """An immutable sequence of whole numbers; it equals any sequence of the same numbers.
 
     Attributes:
-        runs: ranges of consecutive numbers, none of which is empty.
+        runs: ascending ranges, none of which is empty. Most are of consecutive numbers.
     """
 
     __slots__ = ("_length", "runs")
@@ -39,7 +50,7 @@ class Ids(Sequence[int]):
             return numbers
         if isinstance(numbers, IdSet):
             return numbers.ids()
-        if isinstance(numbers, range) and numbers.step == 1:
+        if isinstance(numbers, range) and (numbers.step == 1 or (numbers.step > 1 and len(numbers) >= _FEW)):
             return cls((numbers,)) if numbers else NONE
         found = numbers if isinstance(numbers, list) else list(numbers)
         if not found:
@@ -47,10 +58,9 @@ class Ids(Sequence[int]):
         first, length = found[0], len(found)
         if length == 1:
             return cls((range(first, first + 1),))
-        # Nearly always it is one run, and lists are compared at the speed of C.
-        if found[-1] - first == length - 1 and found == list(range(first, first + length)):
-            return cls((range(first, first + length),))
-        return cls(_runs(found))
+        # Nearly always it is one run.
+        run = _one_series(found)
+        return cls(_series(list(_runs(found))) if run is None else (run,))
 
     def __len__(self) -> int:
         return self._length
@@ -93,6 +103,9 @@ class Ids(Sequence[int]):
         runs = self.runs
         if len(runs) < 2 or all(before.stop < after.start for before, after in pairwise(runs)):
             return self
+        if any(run.step > 1 for run in runs):
+            whole = _interleaved(runs)
+            return Ids.of(sorted(set(self))) if whole is None else Ids((whole,))
         found: list[range] = []
         for run in sorted(runs, key=lambda each: each.start):
             if found and run.start <= found[-1].stop:
@@ -101,8 +114,19 @@ class Ids(Sequence[int]):
                 found.append(run)
         return Ids(found)
 
+    @property
+    def are_stepped(self) -> bool:
+        """Whether a run is not of consecutive numbers."""
+        return any(run.step > 1 for run in self.runs)
+
     def packed(self) -> bytes:
-        """Return the first number and the length of each run, 32 bits each, little-endian."""
+        """Return the first number and the length of each run, 32 bits each, little-endian.
+
+        If there are steps, a byte 1 comes first, and the step follows the length of each run.
+        """
+        if self.are_stepped:
+            steps = chain.from_iterable((run.start, len(run), run.step) for run in self.runs)
+            return _STEPS + pack(f"<{3 * len(self.runs)}I", *steps)
         numbers = chain.from_iterable((run.start, len(run)) for run in self.runs)
         return pack(f"<{2 * len(self.runs)}I", *numbers)
 
@@ -120,13 +144,7 @@ class Ids(Sequence[int]):
                 raise ValueError("numbers that are no engine ids or ranks")
             found = cls.of(data)
         elif isinstance(data, bytes):
-            if len(data) % _RUN.size:
-                raise ValueError(f"ids of {len(data)} bytes")
-            numbers = unpack(f"<{len(data) // 4}I", data)
-            if 0 in numbers[1::2]:
-                raise ValueError("ids in runs without a length")
-            pairs = zip(numbers[::2], numbers[1::2], strict=True)
-            found = cls(range(first, first + length) for first, length in pairs)
+            found = cls(_unpacked_runs(data))
         else:
             raise ValueError(f"ids as {type(data).__name__}")  # noqa: TRY004 - bad data
         if len(found) > limits.MAX_ENGINES:
@@ -144,7 +162,7 @@ else:
 
 
 @lru_cache(256)
-def _one_run(data: bytes) -> Ids:
+def _one_run(data: Any) -> Ids:
     """As :meth:`Ids.unpacked`: the same ids are addressed again and again."""
     return Ids.unpacked(data)
 
@@ -154,9 +172,9 @@ def on_the_wire(value: object) -> object:
     if isinstance(value, Ids):
         runs = value.runs
         with suppress(error):  # numbers that no engine has, but that may be asked for
-            if len(runs) == 1:
+            if len(runs) == 1 and runs[0].step == 1:
                 return _RUN.pack(runs[0].start, len(runs[0]))
-            if runs and 2 * len(runs) <= len(value):
+            if runs and (3 if value.are_stepped else 2) * len(runs) <= len(value):
                 return value.packed()
         return list(value)
     raise NotImplementedError(f"{type(value).__name__} in a message")
@@ -165,7 +183,8 @@ def on_the_wire(value: object) -> object:
 def from_the_wire(kind: type, value: object) -> object:
     """Return the ids that a decoder has found; ValueError if they are none."""
     if kind is Ids:
-        return _one_run(value) if type(value) is bytes and len(value) == _RUN.size else Ids.unpacked(value)
+        is_one = type(value) is bytes and len(value) in (_RUN.size, _ONE_STEPPED_RUN)
+        return _one_run(value) if is_one else Ids.unpacked(value)
     raise NotImplementedError(f"{kind.__name__} in a message")
 
 
@@ -177,6 +196,90 @@ def _runs(numbers: Sequence[int]) -> Iterator[range]:
             first = number
         last = number
     yield range(first, last + 1)
+
+
+def _unpacked_runs(data: bytes) -> list[range]:
+    """Return what :meth:`Ids.packed` has written; ValueError if it has not."""
+    if len(data) % _RUN.size == 0:
+        numbers = unpack(f"<{len(data) // 4}I", data)
+        steps: Iterable[int] = repeat(1, len(numbers) // 2)
+        firsts, lengths = numbers[::2], numbers[1::2]
+    elif data[:1] == _STEPS and len(data) % _STEPPED_RUN.size == len(_STEPS):
+        numbers = unpack(f"<{len(data) // 4}I", data[len(_STEPS) :])
+        firsts, lengths, steps = numbers[::3], numbers[1::3], numbers[2::3]
+    else:
+        raise ValueError(f"ids of {len(data)} bytes")
+    if 0 in lengths or 0 in (steps if isinstance(steps, tuple) else ()):
+        raise ValueError("ids in runs without a length, or a step")
+    return [
+        range(first, first + length * step, step)
+        for first, length, step in zip(firsts, lengths, steps, strict=True)
+    ]
+
+
+def _one_series(numbers: Sequence[int]) -> range | None:
+    """Return two or more numbers as one run, if they are one; lists are compared at the speed of C."""
+    first, step, length = numbers[0], numbers[1] - numbers[0], len(numbers)
+    if step < 1 or numbers[-1] - first != step * (length - 1) or (step > 1 and length < _FEW):
+        return None
+    run = range(first, first + step * length, step)
+    return run if numbers == list(run) else None
+
+
+def _series(runs: list[range]) -> list[range]:
+    """Let many single numbers at equal distances be one run each time."""
+    if len(runs) < _SERIES:
+        return runs
+    found: list[range] = []
+    at = 0
+    while at < len(runs):
+        stop, first = at, runs[at].start
+        step = runs[at + 1].start - first if at + 1 < len(runs) else 0
+        while stop < len(runs) and len(runs[stop]) == 1 and runs[stop].start == first + (stop - at) * step:
+            stop += 1
+        if stop - at >= _SERIES and step > 1:
+            found.append(range(first, runs[stop - 1].start + 1, step))
+        else:
+            # The last one may begin the next series.
+            stop = max(at + 1, stop - 1)
+            found += runs[at:stop]
+        at = stop
+    return found
+
+
+def _interleaved(runs: Sequence[range]) -> range | None:
+    """Return the numbers of runs with one step as a single run, if they are one: all of them beside each other."""
+    step = runs[0].step
+    first, last = min(run.start for run in runs), max(run[-1] for run in runs)
+    common = gcd(step, *(run.start - first for run in runs))
+    if (
+        len({run.start % step for run in runs}) < len(runs)
+        or any(run.step != step for run in runs)
+        or sum(map(len, runs)) != (last - first) // common + 1
+    ):
+        return None
+    return range(first, last + 1, common)
+
+
+def clipped(run: range, low: int, high: int) -> range:
+    """Return those numbers of a run that are at least ``low`` and less than ``high``."""
+    if run.step == 1:
+        return range(max(run.start, low), min(run.stop, high))
+    return run[max(0, -((run.start - low) // run.step)) : max(0, -((run.start - high) // run.step))]
+
+
+def shifted(run: range, by: int) -> range:
+    """Return the numbers of a run, to each of which the same is added."""
+    return range(run.start + by, run.stop + by, run.step)
+
+
+def consecutive(runs: Iterable[range]) -> Iterator[range]:
+    """Yield runs of consecutive numbers: those without a step, and each number of the others."""
+    for run in runs:
+        if run.step == 1:
+            yield run
+        else:
+            yield from (range(number, number + 1) for number in run)
 
 
 def _without(runs: Iterable[range], others: Sequence[range]) -> list[range]:
@@ -202,17 +305,53 @@ _MANY = 256
 
 
 class IdSet:
-    """A set of whole numbers that changes; the cost of a change follows the number of runs in it."""
+    """A set of whole numbers that changes; the cost of a change follows the number of runs in it.
 
-    __slots__ = ("_length", "_starts", "_stops")
+    If all numbers have one distance, or a multiple of it, from each other, the set counts in steps of that.
+    """
+
+    __slots__ = ("_first", "_length", "_starts", "_step", "_stops")
 
     def __init__(self, numbers: Iterable[int] = ()) -> None:
-        self._become(Ids.of(numbers).ascending().runs)
+        self._become(Ids.of(numbers).ascending())
 
-    def _become(self, runs: Sequence[range]) -> None:
-        self._starts = [run.start for run in runs]
-        self._stops = [run.stop for run in runs]
-        self._length = sum(map(len, runs))
+    def _become(self, ids: Ids) -> None:
+        """Have these numbers, which ascend."""
+        self._first, self._step = _frame(ids.runs)
+        counted = [count for run in ids.runs for count in self._counts(run)]
+        self._hold(Ids(counted).ascending().runs if ids.are_stepped else counted)
+
+    def _hold(self, counts: Sequence[range]) -> None:
+        self._starts = [run.start for run in counts]
+        self._stops = [run.stop for run in counts]
+        self._length = sum(map(len, counts))
+
+    def _counts(self, run: range) -> Iterable[range]:
+        """Those numbers of a run that are whole steps from the first one: of how many, in consecutive runs."""
+        first, step = self._first, self._step
+        if step == 1:
+            return (run,) if run.step == 1 else consecutive((run,))
+        if run.step == 1:
+            found = range(-((first - run.start) // step), -((first - run.stop) // step))
+            return (found,) if found else ()
+        if run.step == step:
+            low, rest = divmod(run.start - first, step)
+            return () if rest else (range(low, low + len(run)),)
+        steps = (divmod(number - first, step) for number in run)
+        return [range(count, count + 1) for count, rest in steps if not rest]
+
+    def _numbers(self, counts: Iterable[range]) -> Iterator[range]:
+        first, step = self._first, self._step
+        if step == 1:
+            return iter(counts)
+        return (range(first + run.start * step, first + run.stop * step, step) for run in counts)
+
+    def _is_one(self, run: range) -> bool:
+        """Whether the numbers of a run are consecutive in steps of this set."""
+        step = self._step
+        return run.step == step == 1 or (
+            (len(run) == 1 or run.step == step) and (run.start - self._first) % step == 0
+        )
 
     def __len__(self) -> int:
         return self._length
@@ -221,29 +360,38 @@ class IdSet:
         return iter(self.ids())
 
     def __contains__(self, number: int) -> bool:
-        at = bisect_right(self._starts, number) - 1
-        return at >= 0 and number < self._stops[at]
+        count, rest = divmod(number - self._first, self._step)
+        at = bisect_right(self._starts, count) - 1
+        return not rest and at >= 0 and count < self._stops[at]
 
     def ids(self) -> Ids:
         """Return all of them, ascending."""
-        return Ids(map(range, self._starts, self._stops))
+        if self._step == 1 and len(self._starts) == self._length >= _FEW:
+            series = _one_series(self._starts)
+            if series is not None:
+                return Ids((series,))
+        return Ids(self._numbers(map(range, self._starts, self._stops)))
 
     def add(self, numbers: Iterable[int]) -> None:
         """Add numbers."""
         more = Ids.of(numbers)
-        if len(more.runs) > _MANY:
-            self._become(Ids((*self.ids().runs, *more.runs)).ascending().runs)
-            return
-        for run in more.runs:
-            self._replace(run, keep=True)
+        runs = more.runs
+        if not self._length:
+            self._become(more.ascending())
+        elif len(runs) > _MANY or not all(map(self._is_one, runs)):
+            self._become(Ids((*self.ids().runs, *runs)).ascending())
+        else:
+            for run in runs:
+                for count in self._counts(run):
+                    self._replace(count, keep=True)
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Remove numbers; those that it does not have are ignored."""
-        less = Ids.of(numbers)
-        if len(less.runs) > _MANY:
-            self._become(_without(self.ids().runs, less.ascending().runs))
+        less = [count for run in Ids.of(numbers).runs for count in self._counts(run)] if self._length else ()
+        if len(less) > _MANY:
+            self._hold(_without(list(map(range, self._starts, self._stops)), Ids(less).ascending().runs))
             return
-        for run in less.runs:
+        for run in less:
             self._replace(run, keep=False)
 
     def _replace(self, run: range, *, keep: bool) -> None:
@@ -268,12 +416,21 @@ class IdSet:
 
     def common(self, numbers: Iterable[int]) -> Ids:
         """Return those of these numbers that it has, ascending."""
-        found = []
-        for run in Ids.of(numbers).ascending().runs:
-            low = bisect_right(self._stops, run.start)
-            high = bisect_right(self._starts, run.stop - 1, low)
-            found += [
-                range(max(start, run.start), min(stop, run.stop))
-                for start, stop in zip(self._starts[low:high], self._stops[low:high], strict=True)
-            ]
-        return Ids(found)
+        found: list[range] = []
+        for wanted in Ids.of(numbers).ascending().runs:
+            # Where this set counts by ones, it has the numbers of a run whatever their distance is.
+            for run in (wanted,) if self._step == 1 else self._counts(wanted):
+                low = bisect_right(self._stops, run.start)
+                high = bisect_left(self._starts, run.stop, low)
+                there = zip(self._starts[low:high], self._stops[low:high], strict=True)
+                found += filter(None, (clipped(run, start, stop) for start, stop in there))
+        return Ids(self._numbers(found))
+
+
+def _frame(runs: Sequence[range]) -> tuple[int, int]:
+    """Return the first number and the distance in which a set with these numbers counts."""
+    step = max((run.step for run in runs if len(run) > 1), default=1)
+    first = runs[0].start if runs else 0
+    if step > 1 and all((len(run) == 1 or run.step == step) and (run.start - first) % step == 0 for run in runs):
+        return first, step
+    return 0, 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from .ids import Ids
+from .ids import Ids, consecutive
 
 LABEL: Final = 36
 """Characters of a label. A longer list of ranges is cut in the middle, and counted."""
@@ -13,7 +13,7 @@ LABEL: Final = 36
 
 def ranges(numbers: Iterable[int]) -> str:
     """``0-3, 7`` for 7, 0, 1, 2, 3; empty for none."""
-    runs = Ids.of(numbers).ascending().runs
+    runs = consecutive(Ids.of(numbers).ascending().runs)
     return ", ".join(f"{run.start}" if len(run) == 1 else f"{run.start}-{run[-1]}" for run in runs)
 
 
@@ -34,11 +34,16 @@ def ranks_named(ranks: Sequence[int]) -> str:
     return f"rank{'s' * (len(ranks) != 1)} {ranges(ranks)}"
 
 
-def label(ids: Iterable[int]) -> str:
-    """``[0-62, 64]``; a long list of ranges is cut: ``[0, 2, 4, ... 126 (64 in all)]``."""
+def shortened(ids: Iterable[int]) -> str:
+    """``0-62, 64``; a long list of ranges is cut: ``0, 2, 4, ... 126 (64 in all)``."""
     distinct = set(ids)
     text = ranges(distinct)
     if len(text) > LABEL:
         first = text[:LABEL].split(", ")[:3]
         text = f"{', '.join(first)}, ... {text.rpartition(', ')[2]} ({len(distinct)} in all)"
-    return f"[{text}]"
+    return text
+
+
+def label(ids: Iterable[int]) -> str:
+    """``[0-62, 64]``; a long list of ranges is cut: ``[0, 2, 4, ... 126 (64 in all)]``."""
+    return f"[{shortened(ids)}]"

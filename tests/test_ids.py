@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable, Iterable
 
 import msgspec
 import pytest
 
 from ipmpi import limits
-from ipmpi.ids import NONE, Ids, IdSet
+from ipmpi.ids import NONE, Ids, IdSet, clipped, consecutive, shifted
 from ipmpi.protocol import messages as m
 
-SOME = [[], [0], [7], [0, 1, 2, 3], [3, 1, 2], [5, 4, 3], [0, 2, 4, 6], [1, 2, 3, 9, 10], [4, 4, 4], [0, 1, 1, 2]]
+SOME = [
+    [], [0], [7], [0, 1, 2, 3], [3, 1, 2], [5, 4, 3], [0, 2, 4, 6], [1, 2, 3, 9, 10], [4, 4, 4], [0, 1, 1, 2],
+    [0, 3, 6, 9, 11], [1, 3, 5, 7, 9],
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("numbers", SOME, ids=str)
@@ -31,6 +35,30 @@ def test_they_are_the_numbers_in_their_order(numbers: list[int]) -> None:
     assert hash(ids) == hash(Ids.of(iter(numbers)))
     with pytest.raises(IndexError):
         _ = ids[len(numbers)]
+
+
+def test_what_is_at_equal_distances_is_one_run() -> None:
+    seconds = range(0, 65_536, 2)
+    assert Ids.of(seconds).runs == Ids.of(list(seconds)).runs == Ids.of(IdSet(seconds)).runs == (seconds,)
+    assert Ids.of([*range(0, 200, 2), 490, *range(501, 1000, 3)]).runs == (
+        *(range(0, 200, 2), range(490, 491), range(501, 1000, 3)),
+    )
+    assert Ids((range(1, 100, 2), range(0, 100, 2))).ascending().runs == (range(100),)
+    assert Ids((range(0, 100, 4), range(2, 100, 4))).ascending().runs == (range(0, 100, 2),)
+    assert Ids((range(0, 100, 4), range(1, 100, 4))).ascending() == sorted([*range(0, 100, 4), *range(1, 100, 4)])
+    one_by_one = IdSet()
+    for number in seconds[:300]:
+        one_by_one.add([number])
+    assert one_by_one.ids().runs == (seconds[:300],)
+
+
+def test_parts_of_a_run() -> None:
+    run = range(3, 30, 4)
+    for low in range(35):
+        for high in range(low, 35):
+            assert list(clipped(run, low, high)) == [each for each in run if low <= each < high]
+    assert shifted(run, 5) == range(8, 35, 4)
+    assert list(consecutive([range(3), range(10, 20, 5)])) == [range(3), range(10, 11), range(15, 16)]
 
 
 def test_what_follows_each_other_is_one_run() -> None:
@@ -62,7 +90,11 @@ def test_all_engines_take_no_more_room_than_two() -> None:
     sizes = {len(m.encode(m.StopRanks(Ids.of(range(count))))) for count in (2, 64, 4096, 65_536)}
     assert len(sizes) == 1
     assert sizes.pop() < 20
-    scattered = Ids.of(range(0, 2 * limits.MAX_ENGINES, 2))
+    stepped = {len(m.encode(m.StopRanks(Ids.of(range(1, count, 3))))) for count in (64, 4096, 65_536)}
+    assert len(stepped) == 1
+    assert stepped.pop() < 25
+    chance = random.Random(1)
+    scattered = Ids.of(sorted(chance.sample(range(4 * limits.MAX_ENGINES), limits.MAX_ENGINES)))
     assert len(m.encode(m.StopRanks(scattered))) < 5 * limits.MAX_ENGINES + 20
 
 
@@ -77,6 +109,12 @@ def test_all_engines_take_no_more_room_than_two() -> None:
         b"\0\0\0\0\0\0\0\0",
         b"\0\0\0\0\1\0\1\0",
         b"\0\0\0\0\xff\xff\xff\xff" * 9,
+        b"\1" + struct.pack("<III", 0, 5, 0),
+        b"\1" + struct.pack("<III", 0, 0, 5),
+        b"\2" + struct.pack("<III", 0, 5, 2),
+        b"\1" + struct.pack("<IIII", 0, 5, 2, 0),
+        b"\1" + struct.pack("<III", 0, 65_537, 2),
+        b"\1" + struct.pack("<III", 0, 30_000, 2) * 3,
         list(range(limits.MAX_ENGINES + 1)),
         3,
         "03",
@@ -94,8 +132,8 @@ def test_what_no_peer_of_ours_sends_is_refused_and_takes_no_memory(wire: object)
 def chosen(chance: random.Random) -> Iterable[int]:
     if chance.random() < 0.5:
         return [chance.randrange(30) for _ in range(chance.randrange(1, 6))]
-    first = chance.randrange(30)
-    return range(first, first + chance.randrange(9))
+    first, step = chance.randrange(30), chance.choice([1, 1, 1, 2, 2, 3, 4])
+    return range(first, min(40, first + step * chance.randrange(12)), step)
 
 
 @pytest.mark.parametrize("many", [0, 256], ids=["in-one-pass", "run-by-run"])

@@ -32,6 +32,7 @@ from ..transport.dial.locallisten import LocalListener
 from ..transport.loop import READ, Loop
 from . import argtypes
 from .boundedlog import bound_log_files
+from .collector import Collector
 from .grantsfile import restore_grants
 from .journalfile import close_journal, open_history, open_journal
 from .logs import start_log
@@ -427,6 +428,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         start_log(options.logfile, "ipcontroller", furl_file=engine_furl_file)
         bound_log_files()
         controller = Controller(options)
+        controller.service.sessions.on_gone = Collector(controller.loop).session_gone
         controller.start()
     except KernelError as error:
         log.error("%s", error)

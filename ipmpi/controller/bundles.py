@@ -11,14 +11,14 @@ import bisect
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from .. import limits
 from ..errors import ClientError
-from ..journal.rows import BundleRow
-from ..protocol import messages as m, packed
+from ..protocol import messages as m
 from ..protocol.namedtasks import UNNAMED
+from .bundle import Bundle, BundleGroup, Origin
+from .keptbundles import KeptBundles
 
 NAMES: Final = 10
 """Names that a message about an unknown one lists."""
@@ -32,114 +32,12 @@ _ROW: Final = 40
 """Bytes of a group in the answer to ResumeTasks without its label, at most."""
 
 
-class Origin(NamedTuple):
-    """Who submits the tasks of a session, and whether they go on without it if they do not say."""
-
-    host: str = "?"
-    user: str = "?"
-    detach: bool = True
-
-
-UNKNOWN: Final = Origin()
-"""A client that has not said who it is."""
-
-
-@dataclass(eq=False)
-class BundleGroup:
-    """A group of tasks in a bundle.
-
-    Attributes:
-        serial, number: the controller's and the client's number of it.
-        size: bytes of arguments and results that are kept.
-        followers: other clients that are told of its tasks.
-        is_open: whether some tasks have not ended everywhere.
-        is_fetched: whether its client has said that it has all results.
-        is_shed: whether results are not kept any more that its client has had.
-        has_unkept: whether its client was sent large results that are not kept.
-    """
-
-    __slots__ = (
-        *("bundle", "detach", "failed", "followers", "has_unkept", "is_fetched", "is_map", "is_open", "is_shed"),
-        *("label", "number", "serial", "size", "succeeded", "tasks"),
-    )
-
-    def __init__(self, bundle: Bundle, serial: int, message: m.SubmitTasks, detach: bool) -> None:
-        self.bundle = bundle
-        self.serial = serial
-        self.number = message.id
-        self.tasks = packed.count(message.lengths) or 1
-        self.label = message.options.label
-        self.is_map = message.options.is_map
-        self.detach = detach
-        self.size = sum(message.sizes) if message.lengths else 0
-        self.followers: dict[int, None] | None = None
-        self.is_open = True
-        self.is_fetched = self.is_shed = self.has_unkept = False
-        self.succeeded = self.failed = 0
-
-
-@dataclass(eq=False)
-class Bundle:
-    """Groups of one client under one name.
-
-    Attributes:
-        number: the serial of its first group.
-        holder: the furl that its client has.
-        open: number of its groups that have not ended.
-        ended: when the last one ended; 0 if some have not.
-        succeeded, failed: tasks of groups that were taken out.
-        is_written: whether it has a row in the journal.
-        is_orphan: whether its client is gone.
-    """
-
-    number: int
-    client: int
-    name: str
-    holder: str
-    origin: Origin
-    submitted: float
-    ended: float = 0.0
-    groups: dict[int, BundleGroup] = field(default_factory=dict)
-    open: int = 0
-    size: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    is_written: bool = False
-    is_orphan: bool = False
-
-    @property
-    def is_named(self) -> bool:
-        """Whether its client has given it a name, so that its results are kept while the client is there."""
-        return not self.name.startswith(UNNAMED)
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether its results are kept."""
-        return self.is_orphan or self.is_named
-
-    def row(self) -> BundleRow:
-        """Return what a journal has of it."""
-        host, user, _ = self.origin
-        return BundleRow(
-            self.number, self.client, self.name, self.holder, host, user, float(self.submitted), float(self.ended)
-        )
-
-    def tasks(self) -> tuple[int, int, int]:
-        """Return how many tasks there were in groups that are known, and how many succeeded and failed so far.
-
-        Tasks of open groups count as neither.
-        """
-        groups = list(self.groups.values())
-        gone = self.succeeded + self.failed
-        return (
-            gone + sum(group.tasks for group in groups),
-            self.succeeded + sum(group.succeeded for group in groups),
-            self.failed + sum(group.failed for group in groups),
-        )
-
-
 class Bundles:
-    """All bundles, by name, by client, and by their groups."""
+    """All bundles, by name, by client, and by their groups.
+
+    Attributes:
+        kept: those that are kept, and for how long.
+    """
 
     def __init__(self) -> None:
         self._by_name: dict[tuple[str, str], Bundle] = {}
@@ -149,6 +47,7 @@ class Bundles:
         self._by_number: dict[int, Bundle] = {}
         self._numbers: dict[str, list[int]] = {}
         """By holder: the numbers of the bundles that can be found, ascending."""
+        self.kept = KeptBundles()
 
     def __iter__(self) -> Iterator[Bundle]:
         return iter(list(self._by_name.values()))
@@ -207,6 +106,7 @@ class Bundles:
         bundle.open += 1
         bundle.ended = 0.0
         bundle.size += group.size
+        self._changed(bundle)
         return group
 
     def begin(self, bundle: Bundle) -> Bundle:
@@ -214,10 +114,21 @@ class Bundles:
         before = self._by_name.get((bundle.holder, bundle.name))
         if before is not None:
             self._leave_order(before)
+            self.kept.changed(before, is_there=False)
         self._by_name[bundle.holder, bundle.name] = self._by_number[bundle.number] = bundle
         bisect.insort(self._numbers.setdefault(bundle.holder, []), bundle.number)
         self._by_client.setdefault(bundle.client, {})[bundle.name] = bundle
+        self._changed(bundle)
         return bundle
+
+    def _changed(self, bundle: Bundle) -> None:
+        is_there = self._by_name.get((bundle.holder, bundle.name)) is bundle
+        self.kept.changed(bundle, is_there=is_there)
+
+    def left(self, bundle: Bundle) -> None:
+        """The client of a bundle is gone, and its tasks go on."""
+        bundle.is_orphan = True
+        self._changed(bundle)
 
     def closed(self, group: BundleGroup, succeeded: int, now: float) -> None:
         """All tasks of a group have ended."""
@@ -227,6 +138,7 @@ class Bundles:
         bundle.open -= 1
         if not bundle.open:
             bundle.ended = now
+        self._changed(bundle)
 
     def forget_ended(self, bundle: Bundle) -> None:
         """Take out the oldest groups that have ended, if there are too many; their tasks still count."""
@@ -240,6 +152,7 @@ class Bundles:
         """So many bytes more are kept of a group."""
         group.size += size
         group.bundle.size += size
+        self._changed(group.bundle)
 
     def remove(self, group: BundleGroup) -> None:
         """Take a group out, but count its tasks; a bundle that may end with it stays."""
@@ -252,6 +165,7 @@ class Bundles:
         bundle.size -= group.size
         bundle.succeeded += group.succeeded
         bundle.failed += group.failed
+        self._changed(bundle)
 
     def close(self, bundle: Bundle) -> bool:
         """Nobody finds a bundle any more, and other tasks may have its name; return whether it was there.
@@ -262,6 +176,7 @@ class Bundles:
             return False
         del self._by_name[bundle.holder, bundle.name]
         self._leave_order(bundle)
+        self._changed(bundle)
         theirs = self._by_client[bundle.client]
         del theirs[bundle.name]
         if not theirs:
@@ -274,48 +189,6 @@ class Bundles:
         del numbers[bisect.bisect_left(numbers, bundle.number)]
         if not numbers:
             del self._numbers[bundle.holder]
-
-    # --- what is kept for how long ----------------------------------------------------------------------------
-
-    def expired(self, now: float, keep: float, keep_bytes: int) -> list[Bundle]:
-        """Return the bundles that are not kept any longer.
-
-        Those that have ended more than ``keep`` seconds ago. If there are more than ``keep_bytes`` bytes, also
-        those that have ended first; then those of clients that are gone, oldest first.
-        """
-        kept = [bundle for bundle in self if bundle.is_kept]
-        over = [bundle for bundle in kept if bundle.ended and bundle.ended + keep <= now]
-        left = [bundle for bundle in kept if not (bundle.ended and bundle.ended + keep <= now)]
-        held = sum(bundle.size for bundle in left)
-        if held > keep_bytes:
-            others = [bundle for bundle in left if bundle.ended or bundle.is_orphan]
-            for bundle in sorted(others, key=lambda b: (not b.ended, b.ended or b.submitted)):
-                over.append(bundle)
-                held -= bundle.size
-                if held <= keep_bytes:
-                    break
-        return over
-
-    def surplus(self, keep_bytes: int) -> list[BundleGroup]:
-        """Return groups that are not kept although their client is there, oldest first.
-
-        They are of bundles that have not ended, and alone have more than ``keep_bytes`` bytes.
-        """
-        there = [bundle for bundle in self if bundle.is_kept and not bundle.ended and not bundle.is_orphan]
-        held = sum(bundle.size for bundle in there)
-        found: list[BundleGroup] = []
-        for bundle in there if held > keep_bytes else ():
-            for group in bundle.groups.values():
-                if held <= keep_bytes:
-                    return found
-                if group.size:
-                    found.append(group)
-                    held -= group.size
-        return found
-
-    def next_expiry(self, keep: float) -> float | None:
-        """Return when the next bundle is not kept any longer, in seconds since 1970."""
-        return min((bundle.ended + keep for bundle in self if bundle.is_kept and bundle.ended), default=None)
 
 
 def groups_told(bundle: Bundle, after: int, most: int, size: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
-from .bundles import BundleGroup
+from .bundle import BundleGroup
 from .farm.recovery import Ends, ends_in, only
 
 _NOBODY: Final = -1

@@ -42,21 +42,22 @@ def described(
     """
     engines: list[dict[str, Any]] = []
     size = 0
-    for number in registry.ids():
-        if number <= after or (only is not None and number not in only):
-            continue
-        if size > _PIECE:
-            return engines, True
-        engine = registry.engines[number]
-        engine_set = registry.sets[engine.set_key]
-        texts = {
-            "host": engine.host, "mpi": engine_set.mpi, "python": engine_set.python,
-            "job": deadlines.job(engine.set_key), "program": engine_set.program,
-        }  # fmt: skip
-        numbers = {
-            "id": number, "rank": engine.rank, "pid": engine.pid, "set": engine.set_key,
-            "time_left": deadlines.left(engine.set_key, now),
-        }  # fmt: skip
-        engines.append({**numbers, **texts})
-        size += _ROW + sum(len(text.encode("utf-8", "replace")) for text in texts.values())
+    for key, rows in registry.columns(after):
+        engine_set = registry.sets[key]
+        mpi, python, program = engine_set.mpi, engine_set.python, engine_set.program
+        job, left = deadlines.job(key), deadlines.left(key, now)
+        usual = _ROW + sum(len(text.encode("utf-8", "replace")) for text in (mpi, python, program, job))
+        sizes: dict[str, int] = {}
+        for number, rank, pid, host in rows:
+            if only is not None and number not in only:
+                continue
+            if size > _PIECE:
+                return engines, True
+            engines.append({
+                "id": number, "rank": rank, "pid": pid, "set": key, "time_left": left, "host": host, "mpi": mpi,
+                "python": python, "job": job, "program": program,
+            })  # fmt: skip
+            if host not in sizes:
+                sizes[host] = usual + len(host.encode("utf-8", "replace"))
+            size += sizes[host]
     return engines, False

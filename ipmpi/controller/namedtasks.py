@@ -23,7 +23,8 @@ from ..errors import ClientError, JournalDamaged
 from ..journal.rows import BundleRow, DropBundle, EndRow, OriginRow, engines_text
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
-from .bundles import UNKNOWN, Bundle, BundleGroup, Bundles, Origin, groups_told, told_of
+from .bundle import UNKNOWN, Bundle, BundleGroup, Origin
+from .bundles import Bundles, groups_told, told_of
 from .clientresults import has_results, why_lost, without_results
 from .effects import Effect, Forward, Send
 from .farm.farm import Farm
@@ -193,7 +194,7 @@ class NamedTasks:
                 self._dropping.append(group)
             staying += theirs
             if theirs:
-                bundle.is_orphan = True
+                self._bundles.left(bundle)
                 self._write(bundle)
             else:
                 self._dropping.append(bundle)
@@ -385,7 +386,7 @@ class NamedTasks:
             self._is_changed = False
             self._look_at = now + EXPIRY_LOOK
             self._expire()
-            self._due = self._bundles.next_expiry(self._keep.seconds)
+            self._due = self._bundles.kept.next_expiry(self._keep.seconds)
         for each in self._dropping:
             self._drop(each)
         self._dropping.clear()
@@ -433,9 +434,9 @@ class NamedTasks:
     # --- what is kept no longer ----------------------------------------------------------------------------------
 
     def _expire(self) -> None:
-        for bundle in self._bundles.expired(self._keep.wall(), self._keep.seconds, self._keep.size):
+        for bundle in self._bundles.kept.expired(self._keep.wall(), self._keep.seconds, self._keep.size):
             self._drop_bundle(bundle)
-        for group in self._bundles.surplus(self._keep.size):
+        for group in self._bundles.kept.surplus(self._keep.size):
             if self._record.shed(group):
                 group.is_shed = True
                 self._bundles.grown(group, -group.size)

@@ -12,7 +12,7 @@ from ..ids import Ids
 from ..journal.rows import Change, EndRow
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
-from .bundles import BundleGroup
+from .bundle import BundleGroup
 from .effects import Effect, Send
 from .farm.answers import numbers
 from .farm.farm import Farm

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..journal.rows import Change, EndRow
-from .bundles import BundleGroup
+from .bundle import BundleGroup
 
 
 class Record(Protocol):

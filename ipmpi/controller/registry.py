@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from .. import limits
 from ..errors import InvalidEngineID, NoEnginesRegistered, RemoteProtocolError
-from ..ids import NONE, Ids
+from ..ids import NONE, Ids, shifted
 from ..protocol.handshake import printable
 from ..protocol.losses import LOSS_MODES
 from ..protocol.messages import EngineInfo, Register
@@ -103,12 +103,21 @@ class EngineSet(Mapping[int, Engine]):
     def of_ranks(self, ranks: Iterable[int]) -> Ids:
         """Return the ids of those of these ranks that are registered, in their order."""
         found = self._there.within(ranks)
-        return Ids([range(run.start + to_id, run.stop + to_id) for run, (to_id, _) in found])
+        return Ids([shifted(run, to_id) for run, (to_id, _) in found])
+
+    def columns(self, ranks: range) -> tuple[array[int], list[str]]:
+        """Return process ids and hosts of consecutive ranks, all of which are registered."""
+        pids = array("q")
+        hosts: list[str] = []
+        for run, (_, place) in self._there.within(ranks):
+            pids += self._pids[run.start + place : run.stop + place]
+            hosts += self._hosts[run.start + place : run.stop + place]
+        return pids, hosts
 
     def runs(self) -> Iterator[tuple[range, range]]:
         """Yield runs of ids, and the ranks of each."""
         for run, (to_id, _) in self._there.within(self.ranks()):
-            yield range(run.start + to_id, run.stop + to_id), run
+            yield shifted(run, to_id), run
 
     def remove(self, ranks: Iterable[int]) -> None:
         """Remove engines."""
@@ -208,8 +217,14 @@ class Registry:
         """Return the ranks of those of these engines that are registered, by set."""
         found: dict[int, list[range]] = {}
         for run, (engine_set, to_rank) in self.engines.there.within(ids):
-            found.setdefault(engine_set.key, []).append(range(run.start + to_rank, run.stop + to_rank))
+            found.setdefault(engine_set.key, []).append(shifted(run, to_rank))
         return {key: Ids(runs) for key, runs in found.items()}
+
+    def columns(self, after: int) -> Iterator[tuple[int, Iterable[tuple[int, int, int, str]]]]:
+        """Yield, for runs of ids above ``after``, ascending, the key of the set, and ``(id, rank, pid, host)``."""
+        for run, (engine_set, to_rank) in self.engines.there.within(range(after + 1, limits.ENGINE_ID + 1)):
+            ranks = shifted(run, to_rank)
+            yield engine_set.key, zip(run, ranks, *engine_set.columns(ranks), strict=True)
 
     def registered(self, ids: Iterable[int]) -> Ids:
         """Return those of these engines that are registered, in their order."""

@@ -9,7 +9,7 @@ import msgspec
 from ..errors import JournalDamaged
 from ..journal.rows import Contents, EndRow
 from ..protocol import messages as m
-from .bundles import UNKNOWN, Origin
+from .bundle import UNKNOWN, Origin
 from .farm.recovery import Ends
 from .keptgroups import Kept
 from .service import ControllerService

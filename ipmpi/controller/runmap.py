@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
-from ..ids import Ids
+from ..ids import Ids, clipped, consecutive
 
 Value = TypeVar("Value")
 
@@ -44,11 +44,13 @@ class RunMap(Generic[Value]):
                 yield run, self._values[at]
                 continue
             while at < len(starts) and starts[at] < run.stop:
-                yield range(max(starts[at], run.start), min(stops[at], run.stop)), self._values[at]
+                part = clipped(run, starts[at], stops[at])
+                if part:
+                    yield part, self._values[at]
                 at += 1
 
     def insert(self, run: range, value: Value) -> None:
-        """Set the value of numbers that have none."""
+        """Set the value of consecutive numbers that have none."""
         at = bisect_right(self._starts, run.start)
         self._starts.insert(at, run.start)
         self._stops.insert(at, run.stop)
@@ -57,7 +59,7 @@ class RunMap(Generic[Value]):
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Numbers have no value any more."""
-        for run in Ids.of(numbers).runs:
+        for run in consecutive(Ids.of(numbers).runs):
             low = bisect_right(self._stops, run.start)
             high = bisect_right(self._starts, run.stop - 1, low)
             kept = []

@@ -98,6 +98,8 @@ class Sessions:
         self.entry: EntryCheck | None = None
         self.journalled = False
         """Whether they are in a journal."""
+        self.on_gone: Callable[[], object] = lambda: None
+        """Called whenever a session has ended."""
         self.sets: frozenset[bytes] = frozenset()
         """Tokens of engine sets that the journal has. A set that comes back keeps its token, so that the journal
         knows it even if nothing can be written before this controller is killed, too."""
@@ -312,6 +314,7 @@ class Sessions:
             session.heard_at = link.heard_at
             link.close(reason)
         self._on_ended(session, reason)
+        self.on_gone()
 
     def broken(self, session: PeerSession, error: BaseException) -> None:
         """End a session because of an unexpected exception, and tell its peer."""

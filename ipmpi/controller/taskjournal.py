@@ -37,7 +37,7 @@ from ..journal.rows import (
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
 from .acceptances import Acceptances
-from .bundles import BundleGroup
+from .bundle import BundleGroup
 from .clientresults import ClientResults, has_results, without_results
 from .effects import Announce, Decline, Effect, Send, refusal
 from .enginememory import EngineMemory

@@ -43,7 +43,8 @@ def text_of(data: bytes) -> str:
 class BodyMemory:
     """Stands for a file in memory that an agent shares with its ranks; its descriptor is what is in it."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, pool: Any = None) -> None:
+        del pool
         self.descriptor: Any = bytearray(size)
 
     def write(self, at: int, data: memoryview) -> None:

@@ -14,6 +14,8 @@ import pytest
 from ipmpi import limits
 from ipmpi.client.session.submission import Submission
 from ipmpi.controller.commands.router import Router
+from ipmpi.controller.deadlines import Deadlines
+from ipmpi.controller.describe import described
 from ipmpi.controller.effects import Send
 from ipmpi.errors import CompositeError
 from ipmpi.ids import Ids
@@ -22,6 +24,8 @@ from tests.in_process import InProcess, in_process, wait_until
 from tests.large_set import LargeSet
 
 CLIENT, SET = 1, 10
+FEW = 512
+"""Enough for patterns to be looked for."""
 MANY = limits.MAX_ENGINES
 
 
@@ -82,7 +86,7 @@ def memory_of(work: Callable[[], object]) -> int:
 
 @pytest.fixture(scope="module")
 def routers() -> dict[int, Router]:
-    return {ranks: router_with(ranks) for ranks in (8, MANY)}
+    return {ranks: router_with(ranks) for ranks in (8, FEW, MANY)}
 
 
 CASES: dict[str, Callable[[Router, int], object]] = {
@@ -99,13 +103,58 @@ CASES: dict[str, Callable[[Router, int], object]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_cost_is_the_same_for_eight_engines_and_for_65536(routers: dict[int, Router], case: str) -> None:
-    work = CASES[case]
+    costs_the_same({ranks: routers[ranks] for ranks in (8, MANY)}, CASES[case])
+
+
+def costs_the_same(routers: dict[int, Router], work: Callable[[Router, int], object]) -> None:
+    """As many calls, and as much memory, for all numbers of ranks."""
+    few = min(routers)
     for ranks, router in routers.items():
         work(router, ranks)  # what is done only once, such as filling a cache
     calls = {ranks: calls_of(lambda r=router, n=ranks: work(r, n)) for ranks, router in routers.items()}  # type: ignore[misc]
-    assert calls[MANY] <= calls[8] + 5, calls
+    assert calls[MANY] <= calls[few] + 5, calls
     memory = {ranks: memory_of(lambda r=router, n=ranks: work(r, n)) for ranks, router in routers.items()}  # type: ignore[misc]
-    assert memory[MANY] < memory[8] + 10 * limits.KIB, memory
+    assert memory[MANY] < memory[few] + 10 * limits.KIB, memory
+
+
+PATTERNS: dict[str, Callable[[Router, int], object]] = {
+    "every-second": lambda router, ranks: one_command(router, Ids.of(range(0, ranks, 2)), 1),
+    "every-second-of-a-list": lambda router, ranks: one_command(router, Ids.of(range(1, ranks, 2)), 1),
+    "every-second-fails": lambda router, ranks: one_command(router, Ids.of(range(0, ranks, 2)), 1, ok=False),
+    "every-seventh-of-a-part": lambda router, ranks: one_command(router, Ids.of(range(20, ranks - 20, 7)), 1),
+}
+
+
+@pytest.mark.parametrize("case", PATTERNS)
+def test_the_cost_of_a_pattern_is_the_same_for_512_engines_and_for_65536(
+    routers: dict[int, Router], case: str
+) -> None:
+    costs_the_same({ranks: routers[ranks] for ranks in (FEW, MANY)}, PATTERNS[case])
+
+
+def test_a_failure_on_every_second_engine_is_told_in_few_words() -> None:
+    """What waits behind it there is cleared, and the text does not name 32,768 engines."""
+    router = router_with(MANY)
+    seconds = Ids.of(range(0, MANY, 2))
+    for number, targets in ((1, seconds), (2, None)):
+        router.command(CLIENT, m.Command(number, targets, "execute", f"command {number}", b""), [], 0)
+    first = next(e.message for e in router.flush() if isinstance(e, Send) and e.to == SET)
+    assert isinstance(first, m.Dispatch)
+    assert first.ranks == seconds
+    router.result(SET, m.Result(first.id, first.ranks, False, b""), [], 0)
+    (undone,) = [e.message for e in router.flush() if isinstance(e, Send) and isinstance(e.message, m.Undone)]
+    assert undone.engines == seconds
+    assert undone.text == (
+        "command 1 failed on engines 0, 2, 4, ... 65534 (32768 in all), which cleared their queues"
+    )
+
+
+def test_to_describe_engines_takes_a_call_or_two_for_each(routers: dict[int, Router]) -> None:
+    registry = routers[MANY].registry
+    calls = calls_of(lambda: described(registry, Deadlines(registry), -1, 0.0))
+    engines, more = described(registry, Deadlines(registry), -1, 0.0)
+    assert more
+    assert calls < 3 * len(engines), calls
 
 
 def test_what_is_said_of_all_is_short(routers: dict[int, Router]) -> None:
@@ -124,7 +173,7 @@ def test_after_different_commands_all_have_one_queue_again(routers: dict[int, Ro
     router = routers[MANY]
     one_command(router, Ids.of(range(0, MANY, 64)), 1)
     one_command(router, Ids.of([5, 3, 70]), 2)
-    assert len(router._queues._queues) == 1
+    assert len(list(router._queues.parts(range(MANY)))) == 1
     assert len(one_command(router, None, 3)) == 2
 
 

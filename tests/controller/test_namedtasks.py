@@ -10,7 +10,7 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.controller import bundles
-from ipmpi.controller.bundles import BundleGroup
+from ipmpi.controller.bundle import BundleGroup
 from ipmpi.controller.effects import Send
 from ipmpi.controller.farm.farm import Farm
 from ipmpi.controller.namedtasks import RESUMED, Keep

@@ -110,3 +110,14 @@ def test_engines_that_are_not_there() -> None:
     register(registry, 1, [0, 1, 2, 5, 7, 8])
     with pytest.raises(InvalidEngineID, match=r"registered: 0-2, 5, 7-8"):
         registry.resolve([0, 3])
+
+
+def test_engines_are_described_in_columns_by_runs_of_their_ids() -> None:
+    registry = Registry()
+    register(registry, 1, [0, 1, 2, 3])
+    register(registry, 2, [0, 1])
+    registry.remove([1])
+    rows = [(key, *row) for key, run in registry.columns(-1) for row in run]
+    assert rows == [(e.set_key, e.id, e.rank, e.pid, e.host) for e in registry.engines.values()]
+    assert [row[0] for _, run in registry.columns(3) for row in run] == [4, 5]
+    assert list(registry.columns(5)) == list(registry.columns(2**70)) == []

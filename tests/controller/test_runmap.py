@@ -19,11 +19,13 @@ def test_it_does_what_a_dictionary_does(seed: int) -> None:
             runs.insert(run, step)
             model.update(dict.fromkeys(run, step))
         elif chance.random() < 0.5:
-            runs.remove(run)
-            for number in run:
+            gone = run[:: chance.choice([1, 1, 2])]
+            runs.remove(gone)
+            for number in gone:
                 model.pop(number, None)
         assert (list(runs.ids()), len(runs)) == (sorted(model), len(model))
         assert [runs.get(number) for number in range(50)] == [model.get(number) for number in range(50)]
-        found = [(number, value) for part, value in runs.within(run) for number in part]
-        assert found == [(number, model[number]) for number in run if number in model]
+        for wanted in (run, range(first, 50, chance.randrange(1, 5))):
+            found = [(number, value) for part, value in runs.within(wanted) for number in part]
+            assert found == [(number, model[number]) for number in wanted if number in model]
         assert (first in runs) == (first in model)

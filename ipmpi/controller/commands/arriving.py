@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ...ids import Ids, IdSet
 from ..effects import GiveUp
-from .commandqueue import CommandQueue, Queues, join
+from .commandqueue import CommandQueue, join
 from .queuedcommand import QueuedCommand
+from .queues import Queues
 
 
 class ArrivingCommand:

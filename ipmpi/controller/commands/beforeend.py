@@ -9,8 +9,9 @@ from ... import limits
 from ...ids import IdSet
 from ...protocol import messages as m
 from ..registry import Registry
-from .commandqueue import CommandQueue, Queues, join
+from .commandqueue import CommandQueue, join
 from .queuedcommand import QueuedCommand
+from .queues import Queues
 
 MOST: Final = 100
 """Most commands of a set in one queue, besides those of clients."""

@@ -28,12 +28,12 @@ class Held:
 
     def apart(self, engines: range) -> Iterator[range]:
         """Divide engines so that each that does not return is by itself."""
-        first = engines.start
-        for engine in sorted(each for each in self._labels if each in engines):
-            yield from (run for run in (range(first, engine), range(engine, engine + 1)) if run)
-            first = engine + 1
-        if first < engines.stop:
-            yield range(first, engines.stop)
+        first = 0
+        for at in sorted(engines.index(each) for each in self._labels if each in engines):
+            yield from (run for run in (engines[first:at], engines[at : at + 1]) if run)
+            first = at + 1
+        if first < len(engines):
+            yield engines[first:]
 
     def shown(self, engine: int, running: str | None) -> str | None:
         """Return what a display shows for an engine whose queue has ``running``."""

@@ -25,10 +25,11 @@ from ...ranges import engines_named
 from ..effects import Decline, Effect, Send
 from ..registry import Registry
 from .againorder import Again, Held, ordered
-from .commandqueue import CommandQueue, Queues, Stage, first_idle, join
+from .commandqueue import CommandQueue, Stage, join
 from .history import CommandHistory
 from .pastcommand import PastCommand
 from .queuedcommand import ClientCommands, QueuedCommand, Serials, check_size
+from .queues import Queues, first_idle
 from .setpeers import whole_sets
 
 NOT_KEPT = (

@@ -34,13 +34,14 @@ from ..headers import LARGEST_HEADER, header_size
 from ..registry import Registry
 from .arriving import ArrivingCommand
 from .beforeend import OwnCommands
-from .commandqueue import CommandQueue, Queues, Stage, begin, first_idle, gone, withdraw
+from .commandqueue import CommandQueue, Stage, begin, gone, which_cleared
 from .debuggers import Debuggers
 from .held import Held
 from .history import CommandHistory
 from .output import for_client
 from .passing import NOT_TAKEN, Passing
 from .queuedcommand import ClientCommands, QueuedCommand, Serials, check_size, dispatch
+from .queues import Queues, first_idle, withdraw
 from .resumed import ResumedCommands
 from .setpeers import whole_sets, withdrawn
 
@@ -378,9 +379,7 @@ class Router:
         self._settle(work, ids)
         if not ok and not work.is_before_end:
             for queue in self._waiting(self._queues.those(ids, lambda queue: queue.running is work)):
-                failed = engines_named(queue.engines)
-                whose = "which cleared its queue" if len(queue.engines) == 1 else "which cleared their queues"
-                self._clear(queue, f"{work.label} failed on {failed}, {whose}")
+                self._clear(queue, f"{work.label} failed on {which_cleared(queue.engines)}")
         self._free(ids, work)
 
     def _settle(self, work: QueuedCommand, engines: Iterable[int]) -> None:

@@ -343,7 +343,9 @@ class LocalRank:
         try:
             # Ranks that do the same send equal packets.
             message, body = self._heard_last.understood(data)
-            if isinstance(message, rm.DataPiece):
+            if isinstance(message, rm.CommandDone) and self._block is not None:  # most are
+                self._answered(message, body)
+            elif isinstance(message, rm.DataPiece):
                 self._take_piece(message, body, files)
             elif isinstance(message, rm.RankHello):
                 self.hello, self.pid = message, message.pid
@@ -367,8 +369,6 @@ class LocalRank:
     def _heard(self, message: rm.ToAgent, body: memoryview) -> None:
         if isinstance(message, rm.Bell):
             self.tasks.collect()
-        elif isinstance(message, rm.CommandDone):
-            self._answered(message, body)
         elif isinstance(message, rm.Displayed):
             if self._output is not None:
                 self._output.displayed(message.data)
