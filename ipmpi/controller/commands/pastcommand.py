@@ -20,6 +20,10 @@ _LEAST: Final = 256
 """Bytes for which a command, an answer and a message of output count in addition to their own."""
 
 
+_NOBODY: Final = IdSet()
+"""In place of a set of its own, until somebody is in it: nearly always all engines answer, and succeed."""
+
+
 class Owner(NamedTuple):
     """Who gives commands: the name of all who hold the same furl, the machine, and the user."""
 
@@ -63,9 +67,9 @@ class PastCommand:
         self.client, self.number = name
         self.work: QueuedCommand | None = None
         self.method, self.label, self.operation = what
-        self.engines, self.many = engines, len(IdSet(engines))
+        self.engines, self.many = engines, len(engines.ascending())
         self.given, self.ended, self.printed_at = now, 0.0, 0.0
-        self.answered, self.failed, self.lost = IdSet(), IdSet(), IdSet()
+        self.answered, self.failed, self.lost = IdSet(), _NOBODY, _NOBODY
         self.printed: deque[tuple[float, m.Output]] = deque()
         self.answers: deque[tuple[m.Result | m.Undone, Sequence[Buffer]]] = deque()
         self.followers: dict[tuple[int, int], None] = {}
@@ -187,18 +191,19 @@ class PastCommand:
             return
         self.answers.append((message, [bytes(part) for part in body]))
         self.size += _size_of_answer(message, body)
-        self.lost.remove(message.engines)
+        if self.lost:
+            self.lost.remove(message.engines)
         self._has_answered(Ids.of(message.engines), isinstance(message, m.Result) and message.ok)
 
     def large(self, engines: Ids, ok: bool) -> None:
         """Engines have answered, too much to be kept."""
-        self.lost.add(engines)
+        self.lost = _with(self.lost, engines)
         self._has_answered(engines, ok)
 
     def _has_answered(self, engines: Ids, ok: bool) -> None:
         self.answered.add(engines)
         if not ok:
-            self.failed.add(engines)
+            self.failed = _with(self.failed, engines)
         if len(self.answered) >= self.many:
             self.work = None
 
@@ -211,7 +216,7 @@ class PastCommand:
         while self.size > most and self.answers:
             answer, body = self.answers.popleft()
             self.size -= _size_of_answer(answer, body)
-            self.lost.add(answer.engines)
+            self.lost = _with(self.lost, answer.engines)
 
     def what_is_left_out(self) -> str:
         """Say how much of what was printed is not kept."""
@@ -242,6 +247,13 @@ class PastCommand:
             self.label, self.operation, self.engines, self.answered.ids(), self.failed.ids(), is_begun,
             self.printed_at, self.left_out,
         ]  # fmt: skip
+
+
+def _with(some: IdSet, more: Iterable[int]) -> IdSet:
+    if some is _NOBODY:
+        return IdSet(more)
+    some.add(more)
+    return some
 
 
 def _size_of_output(message: m.Output) -> int:
