@@ -45,7 +45,7 @@ class PastCommand:
 
     Attributes:
         place: its number in the history.
-        client, number: who has given it, and its number there.
+        client, number, name: who has given it, its number there, and both.
         work: the command in the queues; None if it is not there, as once all engines have answered.
         engines, many: those that it is for, and how many these are.
         given, ended: when, in seconds since 1970; 0.0 for not yet. ``printed_at`` is that of the last output.
@@ -58,13 +58,13 @@ class PastCommand:
 
     __slots__ = (
         *("_is_restored", "_known", "answered", "answers", "client", "ended", "engines", "failed", "followers"),
-        *("given", "label", "left_out", "lost", "many", "method", "number", "operation", "place", "printed"),
-        *("printed_at", "size", "work"),
+        *("given", "label", "left_out", "lost", "many", "method", "name", "number", "operation", "place"),
+        *("printed", "printed_at", "size", "work"),
     )
 
     def __init__(self, place: int, name: tuple[int, int], what: What, engines: Ids, now: float) -> None:
         self.place = place
-        self.client, self.number = name
+        self.client, self.number = self.name = name
         self.work: QueuedCommand | None = None
         self.method, self.label, self.operation = what
         self.engines, self.many = engines, len(engines.ascending())
@@ -117,13 +117,8 @@ class PastCommand:
         )  # fmt: skip
 
     @property
-    def name(self) -> tuple[int, int]:
-        """What names it: its client, and its number there."""
-        return self.client, self.number
-
-    @property
     def shown(self) -> str:
-        """The same as text."""
+        """Its name as text."""
         return f"{self.client}-{self.number}"
 
     @property

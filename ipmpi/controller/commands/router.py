@@ -256,9 +256,9 @@ class Router:
     ) -> None:
         answer = m.Result(work.id, ids, message.ok, message.outcome, message.sizes)
         known = not work.is_before_end
-        if known and ids.ascending() == work.announce.ascending():
+        if known and work.announce and ids.ascending() == work.announce.ascending():
             work.announce = NONE  # the reply itself has the engines
-        elif known:
+        elif known and work.announce:
             self._announce(work)
         if stream and not (work.client in self._clients or self.history.large(work, ids, message.ok)):
             self._effects.append(Decline(key, stream))
