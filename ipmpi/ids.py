@@ -206,7 +206,7 @@ class IdSet:
 
     __slots__ = ("_length", "_starts", "_stops")
 
-    def __init__(self, numbers: Iterable[int] = NONE) -> None:
+    def __init__(self, numbers: Iterable[int] = ()) -> None:
         self._become(Ids.of(numbers).ascending().runs)
 
     def _become(self, runs: Sequence[range]) -> None:

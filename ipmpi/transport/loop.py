@@ -149,8 +149,10 @@ class Loop:
 
     def _ring(self) -> None:
         # Any number of callers may come here before the loop wakes; a full socket means it will.
-        with contextlib.suppress(OSError):
+        try:
             self._wake_write.send(b"!")
+        except OSError:
+            return
 
     def _drain_wakeups(self, _events: int) -> None:
         self._wake_read.recv(4096)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -72,8 +71,10 @@ class StderrScreen:
 
     def wake(self) -> None:
         """See :class:`Screen`."""
-        with contextlib.suppress(RuntimeError):  # it was free, so the next wait ends at once
+        try:
             self._news.release()
+        except RuntimeError:  # it was free, so the next wait ends at once
+            return
 
 
 class Ways(NamedTuple):

@@ -21,7 +21,7 @@ _LEAST: Final = 256
 
 
 _NOBODY: Final = IdSet()
-"""In place of a set of its own, until somebody is in it: nearly always all engines answer, and succeed."""
+"""In place of a set of its own, until somebody is in it."""
 
 
 class Owner(NamedTuple):
@@ -69,7 +69,7 @@ class PastCommand:
         self.method, self.label, self.operation = what
         self.engines, self.many = engines, len(engines.ascending())
         self.given, self.ended, self.printed_at = now, 0.0, 0.0
-        self.answered, self.failed, self.lost = IdSet(), _NOBODY, _NOBODY
+        self.answered = self.failed = self.lost = _NOBODY
         self.printed: deque[tuple[float, m.Output]] = deque()
         self.answers: deque[tuple[m.Result | m.Undone, Sequence[Buffer]]] = deque()
         self.followers: dict[tuple[int, int], None] = {}
@@ -196,7 +196,7 @@ class PastCommand:
         self._has_answered(engines, ok)
 
     def _has_answered(self, engines: Ids, ok: bool) -> None:
-        self.answered.add(engines)
+        self.answered = _with(self.answered, engines)
         if not ok:
             self.failed = _with(self.failed, engines)
         if len(self.answered) >= self.many:
