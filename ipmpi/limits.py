@@ -31,8 +31,25 @@ FILES_UNDER_WAY: Final = 256
 """Pieces of large answers that an agent keeps open as files; it maps others. Each is a descriptor, here and in the
 controller, and the client's bytes on their way are limited by STREAM_WINDOW anyway."""
 
+USED_MAPS: Final = 512 * MIB
+"""Memory of large results that a client fills again when their arrays are gone: the system clears new pages."""
+
+USED_MAPS_KEPT: Final = 5.0
+"""Seconds after the last large result in which it keeps that memory."""
+
 FILLERS: Final = 2
 """Threads in which a client copies bodies into files. Memory is busy with two."""
+
+POOL_SHARE: Final = 1 / 16
+POOL_BYTES: Final = 1024 * MIB
+"""Files in memory that a client keeps to write them again, and all ranks of a node together: so much of the memory
+that is left, and at most POOL_BYTES for a process. For two arrays of 100 MB in turns, 3 GB have to be left."""
+
+POOL_FILES: Final = 64
+"""How many of them: each is a descriptor, of the 1,024 that a process has by default."""
+
+POOL_KEEPS: Final = 5.0
+"""Seconds for which such a file is kept after its last use. Who transfers more rarely has time to spare."""
 
 SEGMENTS: Final = 65_536
 """Buffers in one body: a dictionary of that many arrays is past what one command should carry."""
@@ -46,6 +63,44 @@ ACK_DELAY: Final = 0.2
 
 UNACKNOWLEDGED: Final = 32 * MIB
 """Bytes that may be sent without being acknowledged: four full streams. Who lets this pile up gets no more."""
+
+LANE_BODY: Final = 4 * MIB
+"""Bodies from this size go by a bulk lane, if their ends are on two machines: below, the controller's share of the
+work is as small as that of making a lane."""
+
+LANE_UNACKNOWLEDGED: Final = 16 * MIB
+"""What UNACKNOWLEDGED is on a lane. If a lane is cut, about as much goes through the controller's memory."""
+
+LANE_BODIES: Final = 256
+"""Bodies that are under way on one lane, in one direction. The lane of a sender that begins more is ended."""
+
+LANE_BODIES_SENT: Final = LANE_BODIES // 2
+"""Of those that a sender begins at a time. Others, as of a pull from many ranks, go by the session, or from where
+they are by the lane when there is room."""
+
+LANE_REST: Final = LANE_UNACKNOWLEDGED + LANE_BODIES_SENT * STREAM_WINDOW + 32 * MIB
+"""What one end can have left of a lane that is cut: what is not acknowledged, and of each body what there is
+credit for; with the frames around it. Who sends more through the controller is not honest."""
+
+LANES: Final = 64
+"""Bulk lanes of a controller, those that are being made included; each needs six descriptors, four of them for two
+pipes."""
+
+LANE_PIPE: Final = 256 * KIB
+"""What such a pipe holds. All together stay below the 64 MiB that Linux gives a user (pipe-user-pages-soft): above
+that, new pipes have one page, also those of other programs."""
+
+LANES_OF_CLIENT: Final = 8
+"""Lanes of one client, each to another engine set."""
+
+LANE_MADE: Final = 10.0
+"""Seconds in which a lane has to be made; tickets are good for that long."""
+
+LANE_AGAIN: Final = 10.0
+"""Seconds until a lane is tried again that could not be made, or was cut; twice as many each time."""
+
+LANE_AGAIN_LONGEST: Final = 600.0
+"""The longest of these pauses."""
 
 READ_PAUSE: Final = 4 * MIB
 """Nothing more is read from a peer of the controller for which so much waits, until it has read some of that."""

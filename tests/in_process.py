@@ -156,6 +156,7 @@ class InProcess:
         self.listener = Listener(
             self.loop, ("127.0.0.1", 0), identity, secrets, self.service.sessions.admit, self.lines.append
         )
+        self.listener.on_lane = self.service.lanes.came
         self.listeners: list[Acceptor] = [self.listener]
         if local:
             port, admit = self.listener.port, self.service.sessions.admit
@@ -220,6 +221,7 @@ class InProcess:
         assert not self.thread.is_alive()
         for listener in self.listeners:
             listener.close()
+        self.service.lanes.close()
         self.service.sessions.dismiss("the test is over")
         self.loop.close()
 

@@ -94,6 +94,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.entry": (4, "controller"),
     "ipmpi.controller.inquiries": (4, "controller"),
     "ipmpi.controller.interruptions": (4, "controller"),
+    "ipmpi.controller.lanes": (4, "controller"),
     "ipmpi.controller.restoring": (4, "controller"),
     "ipmpi.controller.service": (4, "controller"),
     "ipmpi.controller.sessions": (4, "controller"),

@@ -228,6 +228,7 @@ class Controller:
             port = port or self._former_port(targets)
             admit, given = self.service.sessions.admit, self.service.entry.grants.secret_for
             listener = Listener(self.loop, (ip, port), identity, secrets, admit, log.warning, given)
+            listener.on_lane = self.service.lanes.came
             self.listeners.append(listener)
             self._listen_locally(identity, listener.port, secrets)
             hosts = _locations(side, getattr(o, f"{side}_location"), ip, listener)
@@ -357,6 +358,7 @@ class Controller:
         self.loop.run()
         for listener in self.listeners:
             listener.close()
+        self.service.lanes.close()
         self._read_lifeline()  # the last lines may arrive together with the signal
         why = f": {self._why_stopped.rstrip('.')}" if self._why_stopped else ""
         self.service.sessions.dismiss(f"the controller was stopped{why}")

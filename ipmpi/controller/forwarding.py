@@ -81,6 +81,7 @@ class Forwarding:
     Args:
         ended: called with source and stream of each body that has ended, and whether it was complete.
         kept: see :data:`Kept`.
+        began: called with source, stream, sinks and size of each stream that is being passed on.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Forwarding:
         router: Router,
         ended: Callable[[int, int, bool], None],
         kept: Kept,
+        began: Callable[[PeerSession, int, Sequence[Any], int], None],
         log: Callable[[str], None],
     ) -> None:
         self._sessions = sessions
@@ -99,6 +101,7 @@ class Forwarding:
         self._router = router
         self._ended = ended
         self._kept = kept
+        self._began = began
         self._log = log
 
     def give_up(self, key: int, stream: int) -> None:
@@ -132,4 +135,9 @@ class Forwarding:
             return
         sinks += _kept_here(effect, self._kept)
         origin = (effect.source, effect.stream)
-        self._transfers.start(source, effect.stream, sinks, lambda complete: self._ended(*origin, complete))
+        # Ranks have put a large answer into files; a client would have to copy its array for that.
+        self._transfers.start(
+            source, effect.stream, sinks, lambda complete: self._ended(*origin, complete),
+            files=source.role == "engine",
+        )  # fmt: skip
+        self._began(source, effect.stream, sinks, effect.size)

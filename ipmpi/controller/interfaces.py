@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from ..errors import ControllerStartError
 from ..protocol import messages
-from ..protocol.permissions import CONTROLLER_RECEIVES, FURLS, RECEIVES, Table
+from ..protocol.permissions import CONTROLLER_RECEIVES, FURLS, LANE_ENDS, RECEIVES, Table
 
 _SAID: Table = frozenset({messages.TasksFetched, messages.TasksOpen, messages.TaskOrigin})
 _CLIENTS: Table = CONTROLLER_RECEIVES["mec"] | CONTROLLER_RECEIVES["tc"]
@@ -47,6 +47,8 @@ class Interface:
             received |= _SAID
         if messages.Command in self.receives:
             received |= {messages.CommandAgain, messages.CommandsTold, messages.CommandOrigin}
+        if received - {messages.Goodbye}:
+            received |= LANE_ENDS
         object.__setattr__(self, "receives", self.receives | received)
         excess = self.receives - _CLIENTS - CONTROLLER_RECEIVES["monitor"]
         if self.role != "mec":

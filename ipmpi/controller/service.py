@@ -21,6 +21,7 @@ from ..protocol.frames import Buffer
 from ..protocol.handshake import printable
 from ..protocol.permissions import CONTROLLER_RECEIVES
 from ..transport.loop import Loop
+from ..transport.timedpool import TimedPool
 from ..transport.transfers import Transfers
 from .bounds import is_observer
 from .clienthistory import ClientHistory
@@ -40,6 +41,7 @@ from .inquiries import Inquiries
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
 from .journalstore import Store
+from .lanes import BulkLanes
 from .lossnotices import Losses
 from .namedtasks import USUAL, Keep
 from .nojournal import NoJournal
@@ -96,8 +98,7 @@ class ControllerService:
         tables.update({interface.role: interface.receives for interface in interfaces})
         # Engines outlive a controller; their replies to the old one must not be taken for replies to this one.
         self.router = Router(secrets.randbits(60))
-        self.farm = Farm(self.router.registry, secrets.randbits(60), order)
-        farm = self.farm
+        farm = self.farm = Farm(self.router.registry, secrets.randbits(60), order)
         self.journal = NoJournal(farm, keep) if store is None else TaskJournal(farm, store, self._log, keep)
         self.comeback = ComeBack(self.router.resumed, self._late, self._send, self._interfaces)
         flush_soon = partial(loop.call_at_turn_end, self._flush, self._not_flushed)
@@ -106,15 +107,16 @@ class ControllerService:
         self._timer = FlushTimer(loop, self._flush, self._not_flushed)
         self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._has_work, self._log)
         self.sessions.journalled = self.journal.is_on
-        self.transfers = Transfers()
+        self.transfers = Transfers(TimedPool(loop))
         by_key = self.sessions.by_key
         self.history = ClientHistory(loop, self.router, by_key, self._log)
         self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
         self.interruptions = Interruptions(loop, self.router, self._send)
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
+        self.lanes = BulkLanes(loop, by_key, self._send, self._interfaces, self._log)
         kept = self.journal.named.large_kept
         self._forwarding = Forwarding(
-            by_key, self.transfers, self.stalled, self.router, self._forwarded, kept, self._log
+            by_key, self.transfers, self.stalled, self.router, self._forwarded, kept, self.lanes.began, self._log
         )
         self._restarts = SetRestarts(self.router, self.farm, self.deadlines, self._log, self._engines_ended)
         self.fates = SetFates(self.router, self.losses, self._restarts, self._announce)
@@ -129,6 +131,9 @@ class ControllerService:
 
     def _from_sets(self) -> dict[type[m.Message], Callable[[int, Any], object]]:
         return {
+            m.JobEnds: self._job_ends,
+            m.WantTasks: lambda key, message: self.farm.want_tasks(key, message.window),
+            m.PropertiesChanged: lambda key, message: self.farm.properties_changed(key, message.ranks),
             m.Output: self.router.output,
             **self.router.debuggers.reports,
             m.Findings: self.inquiries.found,
@@ -175,6 +180,8 @@ class ControllerService:
         if isinstance(message, m.Goodbye):
             session.farewell = message.reason or "it gave no reason"
             session.fault = message.fault
+        elif self.lanes.heard(session, event):
+            pass
         elif self.comeback.takes(session, event):
             self._loop.call_at_turn_end(self._flush, self._not_flushed)
         elif session.role == "engine":
@@ -196,8 +203,6 @@ class ControllerService:
                 self._register(session, event.message)
             elif isinstance(event.message, m.RanksLost):
                 self._ranks_lost(session, event.message)
-            elif isinstance(event.message, m.JobEnds):
-                self._job_ends(session.key, event.message)
             else:
                 self._answer(session.key, event)
         except RemoteProtocolError as error:
@@ -242,10 +247,6 @@ class ControllerService:
             self.router.result(key, message, event.body, event.stream)
         elif isinstance(message, m.LargeTaskResult):
             farm.result(key, message, event.body, event.stream)
-        elif isinstance(message, m.WantTasks):
-            farm.want_tasks(key, message.window)
-        elif isinstance(message, m.PropertiesChanged):
-            farm.properties_changed(key, message.ranks)
         else:
             self._reports[type(message)](key, message)
 
@@ -370,7 +371,8 @@ class ControllerService:
             lost = (lambda: self.router.client_lost(key, heard), partial(self._watches.client_lost, key))
             self._do_all(lambda: self.journal.client_lost(key, orderly), *lost)
         self._do_all(lambda: self.entry.left(key), lambda: self.comeback.ended(session))
-        self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
+        self._do_all(lambda: self.transfers.endpoint_lost(session), lambda: self.lanes.session_ended(key))
+        self._do_all(self._stop_if_alone)
 
     def _do_all(self, *steps: Callable[[], object]) -> None:
         """Make all these calls, even if one fails, so that all resources are freed."""
@@ -392,6 +394,7 @@ class ControllerService:
         for source, stream in self.farm.large.to_client(session.key):
             self._forwarding.give_up(source, stream)
         self.transfers.endpoint_lost(session)
+        self.lanes.session_ended(session.key)
         if session.role != "engine":
             self.history.began(session)
             self.farm.limit_to(session.key, session.only)

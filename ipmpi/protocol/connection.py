@@ -21,9 +21,7 @@ memory of a stream while :meth:`Connection.is_held`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-
-import msgspec
+from collections.abc import Callable, Iterator, Sequence
 
 from .. import limits
 from ..errors import LocalProtocolError, RemoteProtocolError
@@ -38,9 +36,10 @@ from .events import (
 )
 from .frames import COUNT, HEADER_LENGTH, NUMBERED, PREFIX, Buffer, FrameKind, parse_prefix, prefix, size_of
 from .messages import AnyMessage
+from .opened import cut, opened, sizes_of
 from .outbox import Outbox, copied
 from .prepared import Prepared as Prepared, check_length, prepare as prepare
-from .streams import BodyFile, FileFrame, IncomingStream, OutgoingStream
+from .streams import BodyFile, Carrier, FileFrame, IncomingStream, LanePart, OutgoingStream
 from .withdrawn import withdraw_files
 
 
@@ -87,6 +86,8 @@ class Connection:
         """Bytes of messages that wait to be sent."""
         self.files: deque[BodyFile] | None = None
         """Files that came with what the link receives, in order; None if the link carries none."""
+        self.takes_lanes = False
+        """Whether this is the end of lanes: the peer, a controller, says which stream goes by one."""
 
     # --- sending -----------------------------------------------------------------------------------------
 
@@ -147,6 +148,19 @@ class Connection:
             incoming.files = True
             self._queue(True, [prefix(FrameKind.FILES, 0, stream)])
 
+    def allow_lane(self, stream: int, lane: int) -> None:
+        """Allow the peer to send what is left of its stream by a bulk lane."""
+        incoming = self._incoming.get(stream)
+        if incoming is not None and not (incoming.refused or incoming.lane):
+            incoming.lane = lane
+            self.send(messages.UseLane(stream, lane))
+
+    def carry(self, stream: int, make: Callable[[OutgoingStream], Carrier]) -> None:
+        """Send what is left of a stream of ours by a bulk lane, unless it goes in files."""
+        outgoing = self._streams.get(stream)
+        if outgoing is not None and outgoing.carrier is None and not outgoing.files:
+            outgoing.carrier = make(outgoing)
+
     def is_coming(self, stream: int) -> bool:
         """Whether more of a stream of the peer's can arrive: announced, not complete, aborted or refused."""
         incoming = self._incoming.get(stream)
@@ -174,7 +188,7 @@ class Connection:
             stream.clear()
             self._queue(True, [prefix(FrameKind.ABORT, 0, stream.id)])
 
-    def feed(self, stream: OutgoingStream, data: Buffer | BodyFile) -> None:
+    def feed(self, stream: OutgoingStream, data: Buffer | BodyFile | LanePart) -> None:
         """Append data to a stream of ours (one that was given up swallows it)."""
         if stream.id in self._streams:
             stream.feed(data)
@@ -236,9 +250,13 @@ class Connection:
     def _send_part(self, stream: OutgoingStream, out: list[Buffer]) -> int:
         """Append the next frame of a stream; its bytes."""
         files = stream.files and self.files is not None
-        file = stream.take_file() if files else None
-        if file is not None:
-            frame: list[Buffer] = [FileFrame.make(stream, file)]
+        part = stream.take_lane_part()
+        file = stream.take_file() if files and part is None else None
+        if part is not None:
+            frame: list[Buffer] = [part.frame(stream.id)]
+            size = len(frame[0])
+        elif file is not None:
+            frame = [FileFrame.make(stream, file)]
             size = limits.CHUNK  # what the peer need not copy costs it something, too
         else:
             parts = stream.take(min(stream.ready, limits.CHUNK), files=files)
@@ -417,6 +435,8 @@ class Connection:
                 outgoing.files = True
         elif kind is FrameKind.FILE:
             return self._receive_file(stream, COUNT.unpack(payload)[0])
+        elif kind is FrameKind.PASSED:
+            return self._receive_passed(stream, LanePart.parsed(payload))
         elif kind is FrameKind.ABORT:
             incoming = self._incoming.pop(stream, None)
             if incoming is not None:
@@ -428,19 +448,26 @@ class Connection:
         incoming = self._incoming.get(number)
         if incoming is None or not incoming.files:
             raise RemoteProtocolError(f"a file for stream {number}, which takes none")
-        # A file is one piece, so its beginning must be within the credit, and not its end.
-        if incoming.received >= incoming.granted or not 0 < size <= incoming.total - incoming.received:
-            raise RemoteProtocolError(f"a file of {size} bytes for stream {number} that exceeds the credit given")
+        last = incoming.take(size, number, "a file")
         if not self.files:
             raise RemoteProtocolError(f"a frame of stream {number} that announces a file, and none came with it")
         file = self.files.popleft()
         file.claim(size)
-        incoming.received += size
-        last = incoming.received == incoming.total
+        return self._beside(number, incoming, file, last)
+
+    def _receive_passed(self, number: int, part: LanePart) -> Event | None:
+        incoming = self._incoming.get(number)
+        if incoming is None or not (self.takes_lanes or incoming.lane == part.lane > 0):
+            raise RemoteProtocolError(f"bytes of stream {number} that go by lane {part.lane}, which is not for it")
+        return self._beside(number, incoming, part, incoming.take(part.size, number, "a part"))
+
+    def _beside(self, number: int, stream: IncomingStream, data: BodyFile | LanePart, last: bool) -> Event | None:
         if last:
             del self._incoming[number]
         self.acknowledge()  # the sender keeps its memory until then
-        return None if incoming.refused else DataReceived(number, file, last)
+        # The end of a lane has to know what comes by it, wanted or not.
+        is_dropped = stream.refused and not (self.takes_lanes and isinstance(data, LanePart))
+        return None if is_dropped else DataReceived(number, data, last)
 
     def _receive_credit(self, number: int, size: int) -> Event | None:
         stream = self._streams.get(number)
@@ -453,24 +480,10 @@ class Connection:
         return CreditReceived(number)
 
     def _receive_message(self, stream: int, payload: memoryview) -> Event:
-        (length,) = HEADER_LENGTH.unpack(payload[: HEADER_LENGTH.size])
-        end = HEADER_LENGTH.size + length
-        if end > len(payload):
-            raise RemoteProtocolError("a message header that is longer than its frame")
-        try:
-            message = messages.decode(payload[HEADER_LENGTH.size : end])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RemoteProtocolError(f"a message that cannot be understood: {error}") from None
-        if type(message) not in self._may_receive:
-            raise RemoteProtocolError(f"this peer may not send {type(message).__name__}")
-        return self._attach_body(message, stream, payload[end:])
-
-    def _attach_body(self, message: AnyMessage, stream: int, inline: memoryview) -> Event:
-        sizes: Sequence[int] = getattr(message, "sizes", ())
+        message, inline = opened(payload, self._may_receive)
+        sizes = sizes_of(message)
         if not sizes and not stream and not len(inline):
             return MessageReceived(message, [], 0)
-        if len(sizes) > limits.SEGMENTS or any(not 0 <= size < 1 << 62 for size in sizes):
-            raise RemoteProtocolError("impossible sizes of a body")
         total = sum(sizes)
         if stream:
             if len(inline) or not total or stream in self._incoming:
@@ -479,8 +492,4 @@ class Connection:
             return MessageReceived(message, [], stream)
         if total != len(inline):
             raise RemoteProtocolError(f"a body of {len(inline)} bytes that was announced with {total}")
-        body = []
-        for size in sizes:
-            body.append(inline[:size])
-            inline = inline[size:]
-        return MessageReceived(message, body, 0)
+        return MessageReceived(message, cut(inline, sizes), 0)

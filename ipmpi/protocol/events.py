@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .messages import AnyMessage
-from .streams import BodyFile
+from .streams import BodyFile, LanePart
 
 
 class MessageReceived(NamedTuple):
@@ -17,17 +17,21 @@ class MessageReceived(NamedTuple):
 
 
 class DataReceived(NamedTuple):
-    """The next piece of a stream, or a file with it; ``last`` when it is complete."""
+    """The next piece of a stream, a file with it, or how much comes by a lane; ``last`` with its end."""
 
     stream: int
-    data: memoryview | BodyFile
+    data: memoryview | BodyFile | LanePart
     last: bool
 
 
 class StreamAborted(NamedTuple):
-    """The peer will not send the rest of a stream."""
+    """The rest of a stream will not come.
+
+    Its sender has given it up; or, with a ``reason``, bytes of it were lost here, of which nobody else knows.
+    """
 
     stream: int
+    reason: str = ""
 
 
 class CreditReceived(NamedTuple):

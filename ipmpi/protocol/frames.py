@@ -11,8 +11,11 @@ PING and PONG are empty.
 FILES (empty) allows the sender of a stream to hand over files in memory where the link carries them; FILE stands
 for so many bytes (u64) of its stream, which are in the file that comes with it.
 
-MESSAGE, CHUNK, CREDIT, REFUSE, ABORT, FILES and FILE are *numbered*: both ends count them, which is all that a
-resumed session needs. ACK, PING and PONG belong to one link and are not.
+PASSED stands for so many bytes of its stream that go by a bulk lane: its number, the number of the body there,
+and how many (u64 each).
+
+MESSAGE, CHUNK, CREDIT, REFUSE, ABORT, FILES, FILE and PASSED are *numbered*: both ends count them, which is all
+that a resumed session needs. ACK, PING and PONG belong to one link and are not.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ Buffer = bytes | bytearray | memoryview
 PREFIX = struct.Struct("!IBxxxI")
 HEADER_LENGTH = struct.Struct("!I")
 COUNT = struct.Struct("!Q")
+PASSED = struct.Struct("!QQQ")
 
 
 class FrameKind(enum.IntEnum):
@@ -44,6 +48,7 @@ class FrameKind(enum.IntEnum):
     PONG = 8
     FILES = 9
     FILE = 10
+    PASSED = 11
 
 
 NUMBERED = frozenset(FrameKind) - {FrameKind.ACK, FrameKind.PING, FrameKind.PONG}
@@ -58,6 +63,7 @@ EXACT = {
     FrameKind.PONG: 0,
     FrameKind.FILES: 0,
     FrameKind.FILE: 8,
+    FrameKind.PASSED: 24,
 }
 LARGEST = {FrameKind.MESSAGE: limits.MESSAGE, FrameKind.CHUNK: limits.CHUNK}
 

@@ -58,6 +58,18 @@ from .furls import (
     ReplaceSecrets as ReplaceSecrets,
 )
 from .inquiries import AskAgents as AskAgents, Findings as Findings, Inquiry as Inquiry
+from .lanes import (
+    JoinLane as JoinLane,
+    LaneBody as LaneBody,
+    LaneBytes as LaneBytes,
+    LaneCut as LaneCut,
+    LaneMessage as LaneMessage,
+    LaneOffered as LaneOffered,
+    LaneOver as LaneOver,
+    LaneUp as LaneUp,
+    OfferLane as OfferLane,
+    UseLane as UseLane,
+)
 from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
 from .namedtasks import (
     FollowTasks as FollowTasks,
@@ -399,6 +411,7 @@ AnyMessage = (
     | FurlMessage
     | WatchPublished
     | BeginWatch
+    | LaneMessage
     | SshMessage
     | Goodbye
 )

@@ -51,13 +51,21 @@ _TASKS_TO_SET: Final[Table] = frozenset(
 _CHANNEL: Final[Table] = frozenset({m.DebugBytes, m.DebugCredit, m.DebugClosed})
 """Bytes between an editor and debugpy, in both directions."""
 
+LANE_ENDS: Final[Table] = frozenset({m.LaneUp, m.LaneCut, m.LaneBytes, m.LaneOver})
+"""What both ends of a bulk lane say to the controller."""
+_TOLANE_ENDS: Final[Table] = frozenset({m.JoinLane, m.UseLane, m.LaneCut, m.LaneBytes, m.LaneOver})
+LANE: Final[Table] = frozenset({m.LaneBody, m.Goodbye})
+"""What the two ends of a lane say to each other."""
+
 FURLS: Final[Table] = frozenset({m.GiveFurl, m.ListFurls, m.EndFurls, m.ReplaceSecrets, m.AdmitSets})
 """Who may say these decides who comes in: only the role that may do everything, and no interface of a site."""
 
 CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
     "engine": _SET_ON_TASKS
     | _CHANNEL
+    | LANE_ENDS
     | {
+        m.LaneOffered,
         m.DebugOpened,
         m.Register,
         m.Findings,
@@ -74,6 +82,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
     },
     "mec": _LOOK
     | _CHANNEL
+    | LANE_ENDS
     | FURLS
     | {
         m.DebugOpen,
@@ -99,6 +108,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Unsubscribe,
     },
     "tc": _LOOK
+    | LANE_ENDS
     | {
         m.SubmitTasks,
         m.BodyAgain,
@@ -121,7 +131,9 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
 RECEIVES: Final[dict[str, Table]] = {
     "engine": _TASKS_TO_SET
     | _CHANNEL
+    | _TOLANE_ENDS
     | {
+        m.OfferLane,
         m.DebugOpen,
         m.Registered,
         m.Dispatch,
@@ -137,16 +149,20 @@ RECEIVES: Final[dict[str, Table]] = {
     },
     "mec": _ANSWERS
     | _CHANNEL
+    | _TOLANE_ENDS
     | {m.Accepted, m.Output, m.DebuggerSaid, m.DebugOpened, m.Watched, m.Result, m.Undone, m.SendBodyAgain},
-    "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.TasksAccepted, m.SendBodyAgain},
+    "tc": _ANSWERS | _TOLANE_ENDS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.TasksAccepted, m.SendBodyAgain},
     "monitor": _ANSWERS | {m.Watched},
 }
 
-FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {
+_OF_ROOTS: Final[Table] = _TOLANE_ENDS | LANE_ENDS | {m.OfferLane, m.LaneOffered}
+"""What is said between a controller and a root agent only."""
+
+FROM_ABOVE: Final[Table] = (RECEIVES["engine"] - _OF_ROOTS) | {
     *(m.LeaveCommand, m.RunTogether, m.LeaveTogether, m.DeliverTogether),
     *(m.HoldRanks, m.StopAt, m.GoOn),
 }
-FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"] | {
+FROM_BELOW: Final[Table] = (CONTROLLER_RECEIVES["engine"] - _OF_ROOTS) | {
     *(m.TogetherEnded, m.EndIsNear),
     *(m.CanStopAt, m.AllHold, m.CannotHold),
 }

@@ -11,14 +11,18 @@ from typing import Any, Protocol
 
 from .connection import Connection
 from .frames import Buffer
-from .streams import BodyFile
+from .streams import BodyFile, LanePart
 
 
 class SinkStream(Protocol):
     """What a relay needs of an outgoing stream."""
 
     id: int
-    credit: int
+
+    @property
+    def credit(self) -> int:
+        """All bytes that may be sent."""
+        ...
 
     @property
     def files(self) -> bool:
@@ -31,12 +35,16 @@ Sink = tuple[Any, SinkStream]
 
 
 class Relay:
-    """One source stream, several sinks."""
+    """One source stream, several sinks.
 
-    def __init__(self, source: Connection, stream: int, sinks: list[Sink]) -> None:
+    ``files``: the source is to send files, where its link carries them, also if no sink takes any.
+    """
+
+    def __init__(self, source: Connection, stream: int, sinks: list[Sink], *, files: bool = False) -> None:
         self.source = source
         self.stream = stream
         self.sinks = list(sinks)
+        self._files = files
         self._granted = 0
 
     def update_credit(self) -> None:
@@ -44,15 +52,15 @@ class Relay:
         if not self.sinks:
             self.source.refuse(self.stream)
             return
-        if any(stream.files for _, stream in self.sinks):
+        if self._files or any(stream.files for _, stream in self.sinks):
             self.source.allow_files(self.stream)
         credit = min(stream.credit for _, stream in self.sinks)
         if credit > self._granted:
             self.source.grant(self.stream, credit - self._granted)
             self._granted = credit
 
-    def receive(self, data: Buffer | BodyFile) -> None:
-        """Pass on a piece, or a file."""
+    def receive(self, data: Buffer | BodyFile | LanePart) -> None:
+        """Pass on a piece, a file, or what stands for bytes that go by a lane."""
         for connection, stream in self.sinks:
             connection.feed(stream, data)
         self.update_credit()

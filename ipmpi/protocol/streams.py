@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from ..errors import LocalProtocolError
-from .frames import COUNT, Buffer, FrameKind, prefix, size_of
+from .. import limits
+from ..errors import LocalProtocolError, RemoteProtocolError
+from .frames import COUNT, PASSED, Buffer, FrameKind, prefix, size_of
 
 
 class BodyFile(Protocol):
@@ -44,6 +45,46 @@ class FileFrame(bytes):
         return frame
 
 
+class LanePart(NamedTuple):
+    """Bytes of a stream that go by a bulk lane: its number, that of the body there, and how many."""
+
+    lane: int
+    body: int
+    size: int
+
+    @classmethod
+    def parsed(cls, payload: Buffer) -> LanePart:
+        """What a PASSED frame says."""
+        return cls(*PASSED.unpack(payload))
+
+    def frame(self, stream: int) -> bytes:
+        """The PASSED frame."""
+        return prefix(FrameKind.PASSED, PASSED.size, stream) + PASSED.pack(*self)
+
+
+class Carrier(Protocol):
+    """The way of one stream by a bulk lane.
+
+    Attributes:
+        lane: the number of the lane.
+    """
+
+    lane: int
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes anything (more)."""
+        ...
+
+    def carry(self, parts: Sequence[memoryview], left: int) -> None:
+        """Take the next bytes, of ``left`` that the stream still had."""
+        ...
+
+    def drop(self) -> None:
+        """The stream was given up."""
+        ...
+
+
 class _Cursor:
     """How much of a file has been taken out of it."""
 
@@ -61,7 +102,7 @@ class OutgoingStream:
     files for it, and ``is_over`` that it was given up, or refused.
     """
 
-    __slots__ = ("_queue", "credit", "fed", "files", "id", "is_over", "last_frame", "sent", "total")
+    __slots__ = ("_queue", "carrier", "credit", "fed", "files", "id", "is_over", "last_frame", "sent", "total")
 
     def __init__(self, number: int, total: int, credit: int = 0) -> None:
         self.id = number
@@ -72,11 +113,15 @@ class OutgoingStream:
         self.last_frame = 0
         self.files = False
         self.is_over = False
-        self._queue: deque[memoryview | _Cursor] = deque()
+        self.carrier: Carrier | None = None
+        self._queue: deque[memoryview | _Cursor | LanePart] = deque()
 
-    def feed(self, data: Buffer | BodyFile) -> None:
+    def feed(self, data: Buffer | BodyFile | LanePart) -> None:
         """Append data, to be sent when there is credit."""
-        if not isinstance(data, bytes | bytearray | memoryview):
+        if isinstance(data, LanePart):
+            self.fed += data.size
+            self._queue.append(data)
+        elif not isinstance(data, bytes | bytearray | memoryview):
             self.fed += data.size
             self._queue.append(_Cursor(data))
         elif size_of([data]):
@@ -97,6 +142,22 @@ class OutgoingStream:
         """Hold on to nothing that was fed: the stream is given up."""
         self.is_over = True
         self._queue.clear()
+        if self.carrier is not None:
+            self.carrier.drop()
+
+    def take_lane_part(self) -> LanePart | None:
+        """What is next, if it goes by a bulk lane: passed on from another session, or carried from here."""
+        first = self._queue[0]
+        if isinstance(first, LanePart):
+            self._queue.popleft()
+            self.sent += first.size
+            return first
+        if self.carrier is None or not self.carrier.is_open:
+            return None
+        left = self.total - self.sent
+        parts = self.take(min(self.ready, limits.STREAM_WINDOW))
+        self.carrier.carry(parts, left)
+        return LanePart(self.carrier.lane, self.id, size_of(parts))
 
     def take_file(self) -> BodyFile | None:
         """The file that is next, if one is, and nothing of it has been taken."""
@@ -112,6 +173,8 @@ class OutgoingStream:
         taken: list[memoryview] = []
         while size:
             first = self._queue[0]
+            if isinstance(first, LanePart):
+                break
             if isinstance(first, _Cursor):
                 if files and taken and not first.at:
                     break
@@ -138,9 +201,12 @@ class OutgoingStream:
 
 
 class IncomingStream:
-    """Bulk data on its way in, as far as its sender may be believed. ``files``: they were asked for."""
+    """Bulk data on its way in, as far as its sender may be believed.
 
-    __slots__ = ("files", "granted", "received", "refused", "total")
+    ``files``: they were asked for. ``lane``: by which it may come; 0 for none.
+    """
+
+    __slots__ = ("files", "granted", "lane", "received", "refused", "total")
 
     def __init__(self, total: int, granted: int = 0) -> None:
         self.total = total
@@ -148,3 +214,14 @@ class IncomingStream:
         self.received = 0
         self.refused = False
         self.files = False
+        self.lane = 0
+
+    def take(self, size: int, number: int, what: str) -> bool:
+        """Count what comes beside the link, whose beginning must be in the credit; whether it is the last.
+
+        Raises RemoteProtocolError if it is too much.
+        """
+        if self.received >= self.granted or not 0 < size <= self.total - self.received:
+            raise RemoteProtocolError(f"{what} of {size} bytes for stream {number} that exceeds the credit given")
+        self.received += size
+        return self.received == self.total

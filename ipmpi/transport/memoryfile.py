@@ -1,7 +1,9 @@
 """Files in memory that hold bodies, and travel between processes of one machine as open descriptors.
 
-Whoever reads one that somebody else has made must be sure that it stays as it is: a file that is cut off while it
-is mapped kills its reader (SIGBUS). So those of other processes have to be sealed, which cannot be undone.
+Whoever reads one that somebody else has made must be sure that it keeps its size: a file that is cut off while it
+is mapped kills its reader (SIGBUS). So those of other processes have to be sealed, which cannot be undone. That
+nobody writes to one while it can be seen is its sender's part: it makes a new file for each body, or waits until
+all receivers have let go of the file (:mod:`~ipmpi.transport.segmentpool`).
 """
 
 from __future__ import annotations
@@ -17,32 +19,49 @@ from .. import limits
 from ..errors import RemoteProtocolError
 from ..protocol.frames import Buffer
 
-SEALS: Final = (
-    getattr(fcntl, "F_SEAL_SHRINK", 0x2) | getattr(fcntl, "F_SEAL_GROW", 0x4) | getattr(fcntl, "F_SEAL_WRITE", 0x8)
-)
-"""Its size and its contents stay as they are."""
+FIXED_SIZE: Final = getattr(fcntl, "F_SEAL_SHRINK", 0x2) | getattr(fcntl, "F_SEAL_GROW", 0x4)
+"""Seals of a file whose size stays as it is."""
+SEALS: Final = FIXED_SIZE | getattr(fcntl, "F_SEAL_WRITE", 0x8)
+"""Those of one whose contents do, too."""
+ADD_SEALS: Final = getattr(fcntl, "F_ADD_SEALS", 1033)
 _GET_SEALS: Final = getattr(fcntl, "F_GET_SEALS", 1034)
-_ADD_SEALS: Final = getattr(fcntl, "F_ADD_SEALS", 1033)
 _MAPPED: Final = 16 * limits.MIB
 """A file up to this size is mapped as a whole, to be read in parts; of a larger one, each part is read by itself,
 so that this process does not seem to have all of it."""
 
 
+def new_file(name: str = "ipmpi-body", *, sealed: bool = False) -> int:
+    """An empty file in memory, which can be sealed if ``sealed``; OSError if the system gives none."""
+    return os.memfd_create(name, os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealed else 0))
+
+
+def seal(descriptor: int, size: int) -> None:
+    """Let nobody change a file any more, which has this size."""
+    os.truncate(descriptor, size)
+    fcntl.fcntl(descriptor, ADD_SEALS, SEALS)
+
+
 def in_memory(data: Iterable[Buffer], name: str = "ipmpi-body", *, sealed: bool = False) -> int:
     """A new file in memory with these bytes; OSError if there is no room for it."""
-    flags = os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealed else 0)
-    descriptor = os.memfd_create(name, flags)
+    descriptor = new_file(name, sealed=sealed)
     try:
-        for buffer in data:
-            view = memoryview(buffer).cast("B")
-            while len(view):
-                view = view[os.write(descriptor, view) :]
+        size = write_all(descriptor, data)
         if sealed:
-            fcntl.fcntl(descriptor, _ADD_SEALS, SEALS)
+            seal(descriptor, size)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def write_all(descriptor: int, data: Iterable[Buffer], at: int = 0) -> int:
+    """Write these bytes to a file, from a place in it on; where they end."""
+    for buffer in data:
+        view = memoryview(buffer).cast("B")
+        while len(view):
+            written = os.pwrite(descriptor, view, at)
+            at, view = at + written, view[written:]
+    return at
 
 
 class MemoryFile:
@@ -67,7 +86,7 @@ class MemoryFile:
         self._finalizer.atexit = False
 
     def claim(self, size: int) -> None:
-        """Take this as the size, if it is the file of somebody else and can be trusted to stay as it is.
+        """Take this as the size, if it is the file of somebody else that cannot be cut off.
 
         Raises:
             RemoteProtocolError: it is not sealed, or smaller.
@@ -77,8 +96,8 @@ class MemoryFile:
             there = os.fstat(self.descriptor).st_size
         except OSError:  # no file in memory at all
             seals = there = 0
-        if seals & SEALS != SEALS:
-            raise RemoteProtocolError("a file for a body that could still be changed or cut off by its sender")
+        if seals & FIXED_SIZE != FIXED_SIZE:
+            raise RemoteProtocolError("a file for a body that could still be cut off by its sender")
         if there < size:
             raise RemoteProtocolError(f"a file of {there} bytes for a part of a body that has {size}")
         self.size = size

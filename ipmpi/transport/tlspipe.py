@@ -82,6 +82,27 @@ class TlsPipe:
         """Records that were encrypted with one key, at most; see :data:`limits.TLS_RECORDS`."""
         return self._tls.records
 
+    def send_plain(self, data: bytes) -> None:
+        """Send what comes before TLS begins."""
+        self._out.append(memoryview(data))
+        self.backlog += len(data)
+
+    def hear_plain(self, size: int, *, keep: bool = False) -> bytes:
+        """Up to so many bytes of what has arrived, before TLS begins; they are still there if ``keep``."""
+        try:
+            data = self._sock.recv(size, socket.MSG_PEEK if keep else 0)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            raise closed_by(error) from None
+        if not data:
+            raise PipeClosed("the connection was closed", orderly=True)
+        return data
+
+    def let_go(self) -> socket.socket:
+        """The socket, which is the caller's from now on; before TLS begins."""
+        return self._sock
+
     def greet(self) -> None:
         """Wait: in TLS the dialler speaks first."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from .. import limits
 from ..protocol.connection import (
     CreditReceived,
     DataReceived,
@@ -14,6 +15,9 @@ from ..protocol.connection import (
     StreamRefused,
 )
 from ..protocol.relay import Relay, SinkStream
+from ..protocol.streams import OutgoingStream
+from .landing import Landing
+from .timedpool import TimedPool
 
 
 class Endpoint(Hashable, Protocol):
@@ -33,13 +37,19 @@ class _Transfer:
     stream: int
     relay: Relay
     on_end: Callable[[bool], None]
-    sinks: list[tuple[Endpoint, int]] = field(default_factory=list)
+    sinks: dict[tuple[Endpoint, int], Any] = field(default_factory=dict)
+    """What the relay feeds, by where it goes."""
 
 
 class Transfers:
-    """All bodies that are being relayed here."""
+    """All bodies that are being relayed here.
 
-    def __init__(self) -> None:
+    Args:
+        landing: where to put together what comes by TLS and goes to processes of this machine; None: nowhere.
+    """
+
+    def __init__(self, landing: TimedPool | None = None) -> None:
+        self._landing = landing
         self._by_source: dict[tuple[Endpoint, int], _Transfer] = {}
         self._by_sink: dict[tuple[Endpoint, int], _Transfer] = {}
 
@@ -49,16 +59,21 @@ class Transfers:
         stream: int,
         sinks: Sequence[tuple[Endpoint, SinkStream]],
         on_end: Callable[[bool], None] = lambda _complete: None,
+        *,
+        files: bool = False,
     ) -> None:
         """Relay a stream of ``source`` to streams that were announced on ``sinks``.
 
         ``on_end`` is called once, with False if the body's sender gave it up; with True when it has come to its
-        end, or nobody wants the rest.
+        end, or nobody wants the rest. ``files``: the source has the body in files anyway, so that it should send
+        them to whatever sinks.
         """
-        relay = Relay(source.connection, stream, [(end.connection, out) for end, out in sinks])
-        transfer = _Transfer(source, stream, relay, on_end, [(end, out.id) for end, out in sinks])
+        fed = [self._sink(source, end, out) for end, out in sinks]
+        relay = Relay(source.connection, stream, fed, files=files)
+        keys = [(end, out.id) for end, out in sinks]
+        transfer = _Transfer(source, stream, relay, on_end, dict(zip(keys, (to for to, _ in fed), strict=True)))
         self._by_source[source, stream] = transfer
-        for key in transfer.sinks:
+        for key in keys:
             self._by_sink[key] = transfer
             key[0].wake()
         if not source.connection.is_coming(stream):
@@ -70,6 +85,16 @@ class Transfers:
         source.wake()
         if not sinks:
             self._end(transfer, True)
+
+    def _sink(self, source: Endpoint, end: Endpoint, out: SinkStream) -> tuple[Any, SinkStream]:
+        """What a relay feeds: the stream itself, or what puts its body together first."""
+        is_here = getattr(end.connection, "files", None) is not None and source.connection.files is None
+        if self._landing is None or not is_here or not isinstance(out, OutgoingStream):
+            return end.connection, out
+        if out.total < limits.FILE_BODY:
+            return end.connection, out
+        landing = Landing(end.connection, out, self._landing)
+        return landing, landing
 
     def handle(self, endpoint: Endpoint, event: Event) -> bool:
         """Do what an event of an endpoint's stream asks for; False if it belongs to no transfer."""
@@ -122,8 +147,10 @@ class Transfers:
 
     def _drop(self, transfer: _Transfer, key: tuple[Endpoint, int]) -> None:
         self._by_sink.pop(key, None)
-        transfer.sinks.remove(key)
-        transfer.relay.drop(key[0].connection, key[1])
+        fed = transfer.sinks.pop(key)
+        transfer.relay.drop(fed, key[1])
+        if isinstance(fed, Landing):
+            fed.close()
         transfer.source.wake()
         if not transfer.sinks:
             self._end(transfer, True)

@@ -220,8 +220,9 @@ class NetworkStage(JournalStage):
         stalled: Any = frozenset()
         by_key: Any = self.by_key
         self._forwarding = Forwarding(
-            by_key, self._transfers, stalled, self.router, self._forwarded, lambda *_: None, self.log.append
-        )
+            by_key, self._transfers, stalled, self.router, self._forwarded, lambda *_: None, lambda *_: None,
+            self.log.append,
+        )  # fmt: skip
         return self.router.registry, self.comeback
 
     def _forwarded(self, source: int, stream: int, complete: bool) -> None:

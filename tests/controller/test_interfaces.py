@@ -9,7 +9,7 @@ import pytest
 from ipmpi.controller.interfaces import CLIENT_INTERFACES, CLIENT_RECEIVES, Interface
 from ipmpi.errors import ControllerStartError
 from ipmpi.protocol import messages as m
-from ipmpi.protocol.permissions import CONTROLLER_RECEIVES, RECEIVES
+from ipmpi.protocol.permissions import CONTROLLER_RECEIVES, LANE_ENDS, RECEIVES
 
 # Who decides about furls decides who comes in: that is left to mec.
 ABOUT_FURLS = {m.GiveFurl, m.ListFurls, m.EndFurls, m.ReplaceSecrets, m.AdmitSets}
@@ -19,8 +19,8 @@ CLIENT_TYPES = (
 
 
 _BESIDES = {
-    m.SubmitTasks: (m.TasksFetched, m.TasksOpen, m.TaskOrigin),
-    m.Command: (m.CommandAgain, m.CommandsTold, m.CommandOrigin),
+    m.SubmitTasks: (m.TasksFetched, m.TasksOpen, m.TaskOrigin, *LANE_ENDS),
+    m.Command: (m.CommandAgain, m.CommandsTold, m.CommandOrigin, *LANE_ENDS),
 }
 
 

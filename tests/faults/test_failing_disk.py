@@ -108,6 +108,7 @@ WALL_CLOCK = {
     "ipmpi/cli/askjob.py": "the same",
     "ipmpi/cli/ipcontroller.py": "validity of certificates",
     "ipmpi/engine/agent/nodelinks.py": "validity of certificates",
+    "ipmpi/transport/dial/lanes.py": "validity of certificates",
     "ipmpi/transport/dial/negotiate.py": "validity of certificates",
     "ipmpi/transport/dial/reach.py": "validity of certificates",
     "ipmpi/cli/supervise.py": "a time that is shown",

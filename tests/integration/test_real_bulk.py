@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import statistics
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy
@@ -139,3 +141,26 @@ def test_a_client_that_dies_halfway_blocks_nobody(
     assert mec.pull("x") == [1, 1]
     assert mec.queue_status() == [(i, {"queue": [], "pending": "None"}) for i in range(2)]
     assert memory_kib(cluster.controller.pid, "VmHWM") < MAY_GROW_KIB
+
+
+def test_memory_of_results_is_free_as_soon_as_they_are_dropped(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    from real_clusters import wait_for
+
+    def mapped() -> int:
+        return sum("memfd:ipmpi-body" in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+    mec = new_cluster(flavour_named("openmpi")).start(2)
+    mec.execute("import numpy; a = numpy.ones(20_000_000, numpy.uint8)")
+    gc.collect()
+    gc.disable()
+    try:
+        results = mec.pull("a")
+        pending = mec.pull("a", block=False)
+        assert all(array.sum() == 20_000_000 for array in pending.get_result() + results)
+        assert mapped()
+        del results, pending
+        assert wait_for(lambda: not mapped(), 20), "nothing of them is mapped"
+    finally:
+        gc.enable()

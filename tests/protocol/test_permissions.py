@@ -13,6 +13,7 @@ from ipmpi.protocol.permissions import (
     CONTROLLER_RECEIVES,
     FROM_ABOVE,
     FROM_BELOW,
+    LANE,
     LAPTOP_RECEIVES,
     LOGIN_NODE_RECEIVES,
     RECEIVES,
@@ -91,6 +92,11 @@ TO_CONTROLLER = {
     m.ResumeTasks: "tc",
     m.FollowTasks: "tc",
     m.ForgetTasks: "tc",
+    m.LaneOffered: "engine",
+    m.LaneUp: "engine mec tc",
+    m.LaneCut: "engine mec tc",
+    m.LaneBytes: "engine mec tc",
+    m.LaneOver: "engine mec tc",
 }
 FROM_CONTROLLER = {
     m.Registered: "engine",
@@ -132,6 +138,12 @@ FROM_CONTROLLER = {
     m.TaskDone: "tc",
     m.TasksUndone: "tc",
     m.TasksAccepted: "tc",
+    m.OfferLane: "engine",
+    m.JoinLane: "engine mec tc",
+    m.UseLane: "engine mec tc",
+    m.LaneCut: "engine mec tc",
+    m.LaneBytes: "engine mec tc",
+    m.LaneOver: "engine mec tc",
 }
 # Between the ranks of one set: what only those below hear, and what only those above do.
 DOWN_IN_A_SET = {
@@ -256,7 +268,18 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.Ended: m.Ended(1, 0),
     m.ChannelReset: m.ChannelReset(1, "x"),
     m.Goodbye: m.Goodbye("x"),
+    m.OfferLane: m.OfferLane(1),
+    m.LaneOffered: m.LaneOffered(1, bytes(32), bytes(32)),
+    m.JoinLane: m.JoinLane(1, bytes(32)),
+    m.LaneUp: m.LaneUp(1),
+    m.UseLane: m.UseLane(1, 1),
+    m.LaneCut: m.LaneCut(1, 0),
+    m.LaneBytes: m.LaneBytes(1, []),
+    m.LaneOver: m.LaneOver(1),
+    m.LaneBody: m.LaneBody(1, []),
 }
+
+ON_A_LANE = {m.LaneBody}
 
 CLIENT_OPERATIONS = {
     m.Command, m.BodyAgain, m.GetIds, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.ClusterInfo,
@@ -267,10 +290,12 @@ CLIENT_OPERATIONS = {
 
 
 def test_no_type_is_forgotten() -> None:
-    assert set(TO_CONTROLLER) | set(FROM_CONTROLLER) | DOWN_IN_A_SET | UP_IN_A_SET | INSIDE_SSH == set(ALL)
+    assert set(TO_CONTROLLER) | set(FROM_CONTROLLER) | DOWN_IN_A_SET | UP_IN_A_SET | INSIDE_SSH | ON_A_LANE == set(
+        ALL
+    )
     assert set(EXAMPLES) == set(ALL)
     every = [*CONTROLLER_RECEIVES.values(), *RECEIVES.values(), FROM_ABOVE, FROM_BELOW]
-    every += [LAPTOP_RECEIVES, LOGIN_NODE_RECEIVES]
+    every += [LAPTOP_RECEIVES, LOGIN_NODE_RECEIVES, LANE]
     assert frozenset().union(*every) == set(ALL)
     assert set(CONTROLLER_RECEIVES) == set(RECEIVES) == set(ROLES)
 
@@ -321,8 +346,10 @@ def test_a_monitor_changes_nothing() -> None:
 def test_inside_a_set_only_what_belongs_there_is_added() -> None:
     assert FROM_ABOVE - RECEIVES["engine"] == DOWN_IN_A_SET
     assert FROM_BELOW - CONTROLLER_RECEIVES["engine"] == UP_IN_A_SET
-    assert RECEIVES["engine"] < FROM_ABOVE
-    assert CONTROLLER_RECEIVES["engine"] < FROM_BELOW
+    of_roots = {m.OfferLane, m.LaneOffered, m.JoinLane, m.UseLane, m.LaneUp, m.LaneCut, m.LaneBytes, m.LaneOver}
+    assert RECEIVES["engine"] - of_roots < FROM_ABOVE
+    assert CONTROLLER_RECEIVES["engine"] - of_roots < FROM_BELOW
+    assert not of_roots & (FROM_ABOVE | FROM_BELOW)
 
 
 def test_no_peer_of_the_controller_says_what_ranks_say_to_each_other() -> None:

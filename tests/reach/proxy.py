@@ -20,6 +20,7 @@ class Proxy:
         hosts: what names mean to it.
         asked: the targets, in order.
         held: while it is cleared, no answer is given.
+        only_tls: end connections that begin with anything else.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class Proxy:
         self.asked: list[tuple[str, int]] = []
         self.held = threading.Event()
         self.held.set()
+        self.only_tls = False
         self.requested = threading.Event()
         self.seen = bytearray()
         self._open: list[socket.socket] = []
@@ -76,6 +78,8 @@ class Proxy:
             far.settimeout(None)
             self._open.append(far)
             near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            if self.only_tls and near.recv(1, socket.MSG_PEEK) != b"\x16":
+                return
             back = self._start(self._pump, far, near)
             self._pump(near, far)
             back.join(10)

@@ -17,7 +17,7 @@ from ipmpi.transport.dial import dial
 from ipmpi.transport.dial.routes import ProxyRoute
 from ipmpi.transport.loop import Loop
 from tests.reach.proxy import Proxy
-from tests.security.cluster import Controller, controller, engines, run_command
+from tests.security.cluster import Controller, controller, engines, run_command, wait_until
 
 
 @pytest.fixture
@@ -48,6 +48,35 @@ def test_an_engine_and_clients_through_a_proxy(running: Controller, proxy: Proxy
             proxy.cut()
             assert mec.pull("a") == [6], "the session goes on through a new connection"
     running.wait_engines(0)
+
+
+def test_large_bodies_have_a_lane_through_the_proxy(tmp_path: Path, proxy: Proxy) -> None:
+    with controller(tmp_path) as running, engines(tmp_path, 1, ["--proxy", proxy.url]):
+        running.wait_engines(1)
+        with MultiEngineClient(str(running.furl_file("mec")), proxy=proxy.url) as mec:
+            data = b"a large body. " * 500_000
+            mec.push({"a": data})
+            wait_until(lambda: "have a bulk lane" in running.log(), "a lane")
+            assert sorted(proxy.asked) == sorted([running.address("engine"), running.address("mec")] * 2)
+            mec.push({"b": data})
+            assert mec.pull(["a", "b"]) == [[data, data]]
+            proxy.cut()
+            mec.push({"b": data[1:]})
+            assert mec.pull(["a", "b"]) == [[data, data[1:]]]
+
+
+def test_large_bodies_go_by_the_session_where_a_proxy_lets_nothing_but_tls_pass(
+    tmp_path: Path, proxy: Proxy
+) -> None:
+    proxy.only_tls = True
+    with controller(tmp_path) as running, engines(tmp_path, 1, ["--proxy", proxy.url]):
+        running.wait_engines(1)
+        with MultiEngineClient(str(running.furl_file("mec")), proxy=proxy.url) as mec:
+            data = b"a large body. " * 500_000
+            mec.push({"a": data})
+            wait_until(lambda: "have no bulk lane: bodies go by the session" in running.log(), "a lane that fails")
+            mec.push({"b": data})
+            assert mec.pull(["a", "b"]) == [[data, data]]
 
 
 def test_the_environment_names_the_second_try(

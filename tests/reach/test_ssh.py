@@ -21,6 +21,8 @@ from ipmpi.launch.cluster.records import ClusterRecord
 from ipmpi.transport.ssh.ssh import SshSession, shared_session
 from tests.reach.conftest import NAME, Server, relays, words_of
 from tests.security.cluster import Controller, controller, engines, wait_until
+from tests.security.relay import Relay
+from tests.security.test_link_cut import through
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,28 @@ def test_ssh_killed_in_a_large_push_and_in_a_large_pull(
     assert log.count("is back from") >= 2
     assert "it may come back within" not in log, "the connections were held until the client was back"
     wait_until(lambda: len(relays(sshd.home)) == 1, "the end of the relays that were left")
+
+
+def test_large_bodies_have_a_lane_through_ssh(sshd: Server, login: str, session: SshSession) -> None:
+    """The client's end of it is one more channel of the same login."""
+    folder = sshd.home / "lanes"
+    with (
+        controller(folder) as running,
+        Relay(running.address("engine")) as relay,
+        engines(folder, 1, ["--furl-file", str(through(relay, running, "engine"))]),
+    ):
+        running.wait_engines(1)
+        with MultiEngineClient(str(running.furl("mec")), ssh=login) as mec:
+            logins, data = sshd.logins(), os.urandom(20_000_000)
+            mec.push({"a": data})
+            wait_until(lambda: "have a bulk lane" in running.log(), "a lane")
+            mec.push({"b": data})
+            assert mec.pull(["a", "b"]) == [[data, data]]
+            assert sshd.logins() == logins
+            killer = kill_in_the_middle(session, 5_000_000)
+            mec.push({"b": data[1:]})
+            killer.join()
+            assert mec.pull(["a", "b"]) == [[data, data[1:]]]
 
 
 def test_an_interrupt_goes_through(mec: MultiEngineClient, session: SshSession) -> None:

@@ -182,6 +182,7 @@ def test_nothing_is_lost_when_only_the_controller_sees_the_end_of_a_link(
 RENEWED = """
 from ipmpi import limits
 limits.TLS_RECORDS, limits.PING_INTERVAL = 300, 3.0
+limits.LANE_BODY = 1 << 40  # what goes by a lane wears no link out
 """
 
 

@@ -14,6 +14,7 @@ from ipmpi.protocol import messages as m, operations
 from ipmpi.protocol.connection import DataReceived, StreamAborted
 from ipmpi.protocol.frames import COUNT, FrameKind, prefix
 from ipmpi.transport.memoryfile import SEALS, in_memory
+from ipmpi.transport.segmentpool import SegmentPool
 from tests.security.cluster import Controller, controller, wait_until
 from tests.security.localwire import LocalMember
 
@@ -76,7 +77,7 @@ def a_pipe() -> int:
 FILES: dict[str, Callable[[], int]] = {
     "unsealed": lambda: memory(0),
     "can be cut off": lambda: memory(fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE),
-    "can be written": lambda: memory(fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK),
+    "can grow": lambda: memory(fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE),
     "too small": lambda: memory(SEALS, SIZE - 1),
     "empty": lambda: memory(SEALS, 0),
     "a file": lambda: os.open(__file__, os.O_RDONLY),
@@ -87,7 +88,7 @@ FILES: dict[str, Callable[[], int]] = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_file_that_could_change_or_lies_about_its_size_ends_its_link(
+def test_a_file_that_could_be_cut_off_or_lies_about_its_size_ends_its_link(
     running: Controller, stack: ExitStack, kind: str
 ) -> None:
     scene = Scene(running, stack)
@@ -103,11 +104,15 @@ def test_a_file_that_could_change_or_lies_about_its_size_ends_its_link(
     assert running.is_alive()
 
 
-def test_a_good_file_arrives(running: Controller, stack: ExitStack) -> None:
+@pytest.mark.parametrize("is_kept", [False, True], ids=["used once", "of a pool"])
+def test_a_good_file_arrives(running: Controller, stack: ExitStack, is_kept: bool) -> None:
     """The tests above could fail otherwise for another reason."""
     scene = Scene(running, stack)
     scene.ask()
-    descriptor = in_memory([b"x" * SIZE], sealed=True)
+    pool = SegmentPool(lambda: 2 * SIZE if is_kept else 0)
+    stack.callback(pool.close)
+    descriptor = pool.file_with([b"x" * SIZE], SIZE, 0.0)
+    assert pool.is_empty != is_kept
     before = running.descriptors()
     scene.client.send_raw(scene.frame(), [descriptor])
     os.close(descriptor)

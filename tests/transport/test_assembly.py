@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any, get_args
 
@@ -78,6 +79,18 @@ def test_a_body_in_one_file_with_several_segments_is_copied() -> None:
     notes = Notes([1, 9_999])
     notes.assembly.feed(notes.assembly, MemoryFile(in_memory([data], sealed=True), len(data)))
     assert b"".join(bytes(part) for part in notes.assembly.segments()) == data
+
+
+@pytest.mark.parametrize("size", [5000, 2 * limits.MIB])
+def test_what_is_parsed_is_a_copy_that_its_sender_cannot_change(size: int) -> None:
+    """The first segment: a pickle, which a client may open in a way that looks at it first."""
+    data = random.Random(4).randbytes(size)
+    descriptor = in_memory([data])
+    notes = Notes([size])
+    notes.assembly.feed(notes.assembly, MemoryFile(os.dup(descriptor), size))
+    os.pwrite(descriptor, bytes(size), 0)
+    os.close(descriptor)
+    assert bytes(notes.assembly.segments()[0]) == data
 
 
 def test_abort() -> None:

@@ -259,11 +259,11 @@ def test_a_forked_child_keeps_nothing_open(pair: Pair) -> None:
 
 
 def test_no_room_for_a_file_in_memory_leaves_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_descriptor: int, _data: object) -> int:
+    def full(_descriptor: int, _data: object, _at: int) -> int:
         raise OSError(28, "No space left on device")
 
     before = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(packets.os, "write", full)
+    monkeypatch.setattr(packets.os, "pwrite", full)
     with pytest.raises(OSError, match="No space"):
         in_memory([b"x"])
     assert len(os.listdir("/proc/self/fd")) == before

@@ -1,7 +1,8 @@
 """Bodies that go to a controller on this machine in files in memory.
 
 A body is copied once, into a file whose descriptor travels to the ranks; they map it. It is copied in a thread of
-its own when its receiver gives credit, so until then it stays in the memory of the caller, as over TCP.
+its own when its receiver gives credit, so until then it stays in the memory of the caller, as over TCP. Files that
+no receiver has any more are used again for a while.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from ...protocol.frames import Buffer, size_of
 from ...protocol.messages import AnyMessage
 from ...protocol.streams import OutgoingStream
 from ...transport.loop import Loop
-from ...transport.memoryfile import MemoryFile, in_memory
+from ...transport.memoryfile import MemoryFile
+from ...transport.timedpool import TimedPool
 
 
 class BodyFiles:
@@ -32,6 +34,7 @@ class BodyFiles:
         self._broken = broken
         self._waiting: dict[int, tuple[OutgoingStream, Sequence[Buffer]]] = {}
         self._threads: ThreadPoolExecutor | None = None
+        self._pool = TimedPool(loop, broken)
 
     def send(self, connection: Connection, message: AnyMessage | Prepared, body: Sequence[Buffer]) -> None:
         """Send a message, and its body when there is credit."""
@@ -57,6 +60,7 @@ class BodyFiles:
         self._waiting.clear()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     def _copy(self, connection: Connection, stream: OutgoingStream, body: Sequence[Buffer]) -> None:
         if self._threads is None:
@@ -64,7 +68,7 @@ class BodyFiles:
 
         def copy() -> None:
             try:
-                file = MemoryFile(in_memory(body, sealed=True), stream.total)
+                file = self._pool.file_with(body, stream.total)
             except (OSError, MemoryError):  # no room for a file: in chunks, then
                 file = None
             self._loop.call_threadsafe(lambda: self._copied(connection, stream, body, file), self._broken)
@@ -79,6 +83,7 @@ class BodyFiles:
         else:
             _feed(connection, stream, body)
         self._wake()
+        self._pool.used()
 
 
 def _feed(connection: Connection, stream: OutgoingStream, body: Sequence[Buffer]) -> None:

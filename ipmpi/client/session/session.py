@@ -88,7 +88,8 @@ class Session:
             self._loop, address, table, callbacks, patience=limits.CLIENT_RECONNECT, renew=False, routes=routes
         )
         self._files = BodyFiles(self._loop, self._link.wake, self._failed)
-        self._receive = ArrivingBodies(self._link, self._transfers).receive
+        self._arriving = ArrivingBodies(self._link, self._transfers, self._loop)
+        self._receive = self._arriving.receive
         self._thread = threading.Thread(target=self._run, name="ipmpi-client", daemon=True)
 
     def open(self) -> None:
@@ -309,11 +310,11 @@ class Session:
     def _handle(self, event: Event) -> None:
         if not isinstance(event, MessageReceived):
             self._files.handle(self._link.connection, event)
-            self._transfers.handle(self._link, event)
+            self._arriving.handle(event)
             return
         message = event.message
         if isinstance(message, m.Result):
-            self._receive(message, event, lambda body: self._result(message, body), lambda: self._no_room(message))
+            self._receive(message, event, lambda body: self._result(message, body), self._missed)
         elif isinstance(message, m.Output):
             if (command := self._commands.get(message.id)) is not None:
                 command.output.add(message.blocks)
@@ -358,9 +359,11 @@ class Session:
             else:
                 self._shut(reason, "Make a new client once a controller runs again (ipcluster -n 4 starts one)")
 
-    def _no_room(self, message: m.Result) -> None:
+    def _missed(self, message: m.Result, lost: str) -> None:
         size, name = sum(message.sizes), engines_named(message.engines)
         undone = ("MessageSizeError", f"no memory here for the reply of {name}, {size} bytes: pull less")
+        if lost:
+            undone = ("ConnectionError", f"the reply of {name} did not arrive. Ask for it again ({lost})")
         self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
 
     def _result(self, message: m.Result, body: list[Buffer]) -> None:
@@ -416,14 +419,17 @@ class Session:
                 self.tasks.tasks_done(message, event.body)
         elif isinstance(message, m.TaskDone):
             done = self.tasks.task_done
-            self._receive(message, event, lambda body: done(message, body), lambda: self._no_memory(message))
+            self._receive(message, event, lambda body: done(message, body), self._missed_task)
 
-    def _no_memory(self, message: m.TaskDone) -> None:
+    def _missed_task(self, message: m.TaskDone, lost: str) -> None:
         text = (
             f"the task has succeeded, but the client has no memory for its result of {sum(message.sizes)} bytes: "
             "let the task write it to a file, or return less"
         )
-        self.tasks.tasks_undone(m.TasksUndone(message.group, pack([message.index]), "MessageSizeError", text))
+        error = "ConnectionError" if lost else "MessageSizeError"
+        if lost:
+            text = f"the task has succeeded, but its result did not arrive. Submit it again ({lost})"
+        self.tasks.tasks_undone(m.TasksUndone(message.group, pack([message.index]), error, text))
 
     def _refused(self, message: m.Refused) -> None:
         error = kernel_error(message.error, message.text)

@@ -198,6 +198,11 @@ class SessionFuture(concurrent.futures.Future[Any]):
                 return
         super().add_done_callback(call)
 
+    def _invoke_callbacks(self) -> None:
+        super()._invoke_callbacks()  # type: ignore[misc]
+        # They refer to this future, whose result would live on until the garbage collector comes by.
+        self._done_callbacks.clear()
+
     def result(self, timeout: float | None = None) -> Any:
         """See :class:`concurrent.futures.Future`."""
         timeout = waiting_time(timeout)

@@ -52,7 +52,7 @@ class Deliveries:
         self._arriving[id(message)] = message, set()
         return BodyReceiver(
             message.sizes, memory, lambda _done: self._assembled(message, memory),
-            lambda: self._broken(message, "its sender has disconnected", True),
+            lambda: self._broken(message, "its sender is gone, or the bulk lane by which it came", True),
             lambda reason: self._broken(message, self._no_memory(reason), False),
         )  # fmt: skip
 

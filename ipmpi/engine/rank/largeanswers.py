@@ -3,11 +3,16 @@
 A reply has the arrays of the namespace, in one consistent state. So it is copied before anything else runs, and
 the agent sends the copy at the pace of its receiver. If the copy would take too much of the node's memory, the
 rank waits until a part was sent: nothing runs here meanwhile, so the state is consistent, too.
+
+Copies are in files in memory. Those that nobody has any more are used again for the next answers, and given back
+when the rank has been idle for a while: it has no timer, so it sleeps for no longer than that.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -15,8 +20,8 @@ from ... import limits
 from ...memory import address_space, available_bytes
 from ...protocol.frames import Buffer
 from ...protocol.rankmessages import DataPiece, encode
-from ...transport.memoryfile import in_memory
 from ...transport.packets import PACKET, RankSocket
+from ...transport.segmentpool import SegmentPool
 
 PIECE: Final = 4 * limits.MIB
 """Bytes of a piece, which is sent while the next one is copied."""
@@ -39,6 +44,17 @@ class LargeAnswers:
         self.neighbours = max(1, neighbours)
         self._copied = 0
         self._address_space = address_space()
+        self._pool = SegmentPool(self._may_keep)
+
+    def _may_keep(self) -> int:
+        return min(limits.POOL_BYTES, int(limits.POOL_SHARE / self.neighbours * available_bytes()))
+
+    def give_back(self) -> int | None:
+        """Close files that were not used for a while; milliseconds until more are due, None if there are none."""
+        if self._pool.is_empty:
+            return None
+        pause = self._pool.give_back(time.monotonic())
+        return None if pause is None else math.ceil(1000 * pause)
 
     def freed(self, size: int) -> None:
         """The agent has sent ``size`` bytes."""
@@ -61,16 +77,16 @@ class LargeAnswers:
             self._send(piece)
 
     def _send(self, piece: memoryview) -> None:
-        if self._send_in_memory(piece):
+        if len(piece) > _INLINE and self._send_in_memory(piece):
             return
-        # No room for files in memory, or no descriptor: through the socket, then.
+        # A small one, or there is no room for files in memory, or no descriptor: through the socket, then.
         for at in range(0, len(piece), _INLINE):
             part = piece[at : at + _INLINE]
             self._socket.send(encode(DataPiece(len(part), shared=False), [part]))
 
     def _send_in_memory(self, piece: memoryview) -> bool:
         try:
-            descriptor = in_memory([piece], sealed=True)
+            descriptor = self._pool.file_with([piece], len(piece), time.monotonic())
         except OSError:
             return False
         try:

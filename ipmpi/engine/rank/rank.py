@@ -210,6 +210,8 @@ class Rank:
 
     def _hear(self) -> bool:
         """Wait for the next packet and handle it; return False if the agent has ended."""
+        while (pause := self._large.give_back()) is not None and not self._socket.wait(pause):
+            pass
         packet = self._socket.receive()
         if packet is None:
             self._stop = AGENT_GONE

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ... import __version__, limits, processid
+from ... import limits, processid
 from ...errors import (
     ClientError,
     ConnectionError,
@@ -31,11 +31,10 @@ from ..link import Link
 from ..loop import Loop, Timer
 from ..pipes import SecurePipe
 from .dial import Candidate, Dial, ways_to
+from .lanes import SOFTWARE as SOFTWARE, Lanes
 from .negotiate import Authenticated
 from .redialling import Redialling
 from .routes import DIRECT, Route
-
-SOFTWARE = f"ipmpi {__version__}"
 
 
 @dataclass
@@ -95,7 +94,8 @@ class DialledSession:
         self.link: Link | None = None
         self._latest: Link | None = None
         """The link that is here, or was here last; those before it have no say any more."""
-        self.connection = Connection(may_receive)
+        self.lanes = Lanes(loop, self, callbacks.event)
+        self.connection = self._new_connection()
 
     def open(self) -> None:
         """Dial for the first time; a failure now ends the session."""
@@ -114,6 +114,16 @@ class DialledSession:
         if self.link is not None:
             self.connection.send(messages.Goodbye(reason, fault))
             self.link.close(reason)
+
+    def lane_way(self) -> tuple[Route, tuple[str, int]]:
+        """By which route to dial the controller for a bulk lane, and where: as the session came, by TCP."""
+        assert self._way is not None
+        return (DIRECT if self._way.is_local else self._way.route), (self._way.host, self._way.port)
+
+    def _new_connection(self) -> Connection:
+        connection = Connection(self._may_receive)
+        connection.takes_lanes = True
+        return connection
 
     def _handshake(self, exporter: bytes) -> DiallerHandshake:
         if self.link is not None:
@@ -152,9 +162,10 @@ class DialledSession:
         if self._wear_timer is not None:
             self._wear_timer.cancel()
         delay = limits.PING_INTERVAL / 3
-        self._wear_timer = self._loop.call_later(delay, self._look_at_wear, self._broken)
+        self._wear_timer = self._loop.call_later(delay, self._look_at_wear, self.broken)
 
-    def _broken(self, error: BaseException) -> None:
+    def broken(self, error: BaseException) -> None:
+        """End the session, because of what nobody foresaw."""
         if self.link is not None:  # the controller has to hear of it, too
             self.link.fail(error)
         else:
@@ -175,7 +186,8 @@ class DialledSession:
                         "the controller does not know this session any more (it was started anew, or the link was "
                         "down for too long); what was under way is lost. Make a new client."
                     )
-                self.connection = Connection(self._may_receive)
+                self.lanes.clear()
+                self.connection = self._new_connection()
             else:
                 self.connection.resume(welcome.received, files=peer.pipe.files is not None)
         except KernelError as error:
@@ -192,7 +204,7 @@ class DialledSession:
             if self._latest is link:
                 self._closed(reason, error)
 
-        event, silence = self._callbacks.event, limits.SILENCE
+        event, silence = self.lanes.handle, limits.SILENCE
         link = Link(self._loop, peer.pipe, self.connection, event, closed, silence=silence)
         self.link = self._latest = link
         try:
@@ -231,7 +243,7 @@ class DialledSession:
             return
         is_direct = self._way is not None and (self._way.is_local or self._way.route is DIRECT)
         pause = self._redialling.pause(now, is_cheap=is_direct)
-        self._timer = self._loop.call_later(pause, self._start_dial, self._broken)
+        self._timer = self._loop.call_later(pause, self._start_dial, self.broken)
 
     def _closed(self, reason: str, error: KernelError | None) -> None:
         self.link = None
@@ -254,6 +266,7 @@ class DialledSession:
     def _dial_no_more(self) -> None:
         """The session is over: nothing of it remains under way."""
         self._over = True
+        self.lanes.clear()
         for timer in (self._timer, self._wear_timer):
             if timer is not None:
                 timer.cancel()

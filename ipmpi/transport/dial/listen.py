@@ -23,7 +23,7 @@ from ..tlspipe import TlsPipe, prepare
 from .addresses import plain
 from .dialled import SOFTWARE
 from .listensocket import listen
-from .negotiate import Authenticated, ListenNegotiation
+from .negotiate import Authenticated, ListenNegotiation, OnLane
 from .unauthenticated import UnauthenticatedPeers
 
 OnHello = Callable[[Authenticated, Hello, ListenerHandshake], None]
@@ -68,6 +68,8 @@ class Acceptor:
         self._fingerprint = fingerprint
         self._secrets, self._given = secrets, given
         self._on_hello = on_hello
+        self.on_lane: OnLane | None = None
+        """Takes those that come for a bulk lane, by TCP; raises KernelError if it does not."""
         self._log = log
         self._unauthenticated = UnauthenticatedPeers(loop.now)
         self._numbers = itertools.count()
@@ -140,6 +142,19 @@ class Acceptor:
             self._unauthenticated.remove(number)
             self._report(source, error)
 
+        def lane(ticket: bytes, joins: socket.socket) -> None:
+            self._unauthenticated.remove(number)
+            assert self.on_lane is not None
+            try:
+                self.on_lane(ticket, joins)
+            except KernelError as error:
+                self._report(source, error)
+                joins.close()
+            except Exception as error:
+                self._loop.report(error)
+                self._report(source, internal_error(error, "while a connection for a bulk lane was taken"))
+                joins.close()
+
         pipe = self._pipe(sock)
         if pipe is None:
             sock.close()
@@ -152,6 +167,7 @@ class Acceptor:
             hello,
             failed,
             lambda: self._unauthenticated.stepped(number),
+            None if self.on_lane is None else lane,
         )
         self._unauthenticated.add(number, negotiation)
 

@@ -8,6 +8,7 @@ exactly one call: ``on_done(peer)`` or ``on_failed(error)``.
 from __future__ import annotations
 
 import math
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +25,11 @@ from ...errors import (
 from ...furl import Furl
 from ...protocol.frames import Buffer
 from ...protocol.handshake import DiallerHandshake, Hello, ListenerHandshake, Refusal, Welcome
+from ...protocol.lanes import PREAMBLE, TICKET_BYTES
 from ...tls import TlsClosed
 from ..loop import READ, WRITE, Loop
 from ..pipes import PipeClosed, SecurePipe
+from ..tlspipe import TlsPipe
 
 
 class Unanswered(SecurityError, ConnectionError):
@@ -233,8 +236,15 @@ class DialNegotiation(_Negotiation):
             self._on_done(Authenticated(self._pipe, self.peer, self._handshake.leftover), answer)
 
 
+OnLane = Callable[[bytes, socket.socket], object]
+"""Called with the ticket and the socket of who comes for a bulk lane."""
+
+
 class ListenNegotiation(_Negotiation):
-    """The controller's end; ``on_hello`` gets the peer and answers it by the handshake object."""
+    """The controller's end; ``on_hello`` gets the peer and answers it by the handshake object.
+
+    With ``on_lane``, a peer may begin with a ticket for a bulk lane in the place of TLS.
+    """
 
     # The controller's first messages may follow its answer at once; a stranger may send only its own.
     _largest = limits.AUTHENTICATION_BYTES
@@ -248,8 +258,12 @@ class ListenNegotiation(_Negotiation):
         on_hello: Callable[[Authenticated, Hello, ListenerHandshake], None],
         on_failed: Callable[[KernelError], None],
         on_step: Callable[[], None] = lambda: None,
+        on_lane: OnLane | None = None,
+        timeout: float = limits.HANDSHAKE_TIMEOUT,
     ) -> None:
-        super().__init__(loop, pipe, on_failed)
+        super().__init__(loop, pipe, on_failed, timeout=timeout)
+        self._on_lane = on_lane
+        self._preamble = b""
         self._fingerprint = fingerprint
         self._tell_step = on_step
         self._make_handshake = handshake
@@ -260,6 +274,23 @@ class ListenNegotiation(_Negotiation):
 
     def _on_step(self) -> None:
         self._tell_step()
+
+    def _advance(self) -> None:
+        if self._on_lane is None or not isinstance(self._pipe, TlsPipe):
+            super()._advance()
+            return
+        if not self._preamble and self._pipe.hear_plain(1, keep=True) != PREAMBLE[:1]:
+            if self._pipe.hear_plain(1, keep=True):
+                self._on_lane = None  # it is a peer that begins with TLS
+                super()._advance()
+            return
+        # Not one byte more: what follows is for the other end of the lane.
+        self._preamble += self._pipe.hear_plain(len(PREAMBLE) + TICKET_BYTES - len(self._preamble))
+        if not PREAMBLE.startswith(self._preamble[: len(PREAMBLE)]):
+            raise RemoteProtocolError(f"{self.peer} does not speak TLS")
+        if len(self._preamble) == len(PREAMBLE) + TICKET_BYTES:
+            self._release()
+            self._on_lane(self._preamble[len(PREAMBLE) :], self._pipe.let_go())
 
     def catch_up(self) -> None:
         """Read what the peer has sent."""

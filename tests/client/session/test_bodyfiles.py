@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 
 from ipmpi import limits
-from ipmpi.client.session import bodyfiles
+from ipmpi.client import MultiEngineClient
+from ipmpi.transport import timedpool
 from ipmpi.transport.privatememory import PrivateMemory
+from ipmpi.transport.segmentpool import SegmentPool
 from tests.in_process import InProcess, in_process, wait_until
 
 COUNT = 3 * limits.MIB // 8
@@ -43,13 +47,13 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The files that clients make."""
     made: list[int] = []
-    make = bodyfiles.in_memory
 
-    def noted(body: Any, *, sealed: bool) -> int:
-        made.append(make(body, sealed=sealed))
-        return made[-1]
+    class Noted(SegmentPool):
+        def file_with(self, data: Any, size: int, now: float) -> int:
+            made.append(super().file_with(data, size, now))
+            return made[-1]
 
-    monkeypatch.setattr(bodyfiles, "in_memory", noted)
+    monkeypatch.setattr(timedpool, "SegmentPool", Noted)
     return made
 
 
@@ -70,6 +74,70 @@ def test_there_and_back_in_files_of_which_none_stays_open(
         mec.push({"x": array})
         backs = mec.pull("x")
     wait_until(lambda: descriptors() <= before, "the files are closed")
+
+
+def test_a_file_is_used_again_when_engines_have_replaced_what_was_in_it(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new: list[int] = []
+    make = SegmentPool._new
+
+    def noted(pool: SegmentPool, size: int, now: float) -> Any:
+        new.append(size)
+        return make(pool, size, now)
+
+    monkeypatch.setattr(SegmentPool, "_new", noted)
+    mec = cluster.mec()
+    arrays = [np.full(COUNT, number) for number in range(8)]
+    for array in arrays:
+        mec.push({"x": array})
+        # What arrives only now may still be in the file of before.
+        wait_until(lambda array=array: all(np.array_equal(back, array) for back in mec.pull("x")), "it is there")
+    # One is there while the next one arrives: of the client's, and of the piece of each engine.
+    assert new.count(8 * COUNT) <= 3
+    assert len(new) <= 3 + 2 * 3
+
+
+def test_a_result_is_freed_with_its_last_reference(cluster: InProcess) -> None:
+    """And not when the garbage collector runs: only then can engines use its memory again."""
+    mec = cluster.mec()
+    mec.push({"x": np.arange(COUNT)})
+    gc.collect()
+    gc.disable()
+    try:
+        freed: list[int] = []
+        for _ in range(3):
+            whole = mec.pull("x", targets=0)[0]
+            weakref.finalize(whole, freed.append, 1)
+            del whole
+        assert freed == [1, 1, 1]
+        pending = mec.pull("x", targets=0, block=False)
+        found = weakref.ref(pending.get_result()[0])
+        del pending
+        wait_until(lambda: found() is None, "nobody holds it")
+    finally:
+        gc.enable()
+
+
+def test_an_idle_client_has_no_file_and_no_timer_after_a_while(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "POOL_KEEPS", 0.3)
+    session = cluster.session("mec")
+    mec, files = MultiEngineClient(session=session), session._files
+    mec.push({"x": np.arange(COUNT)})
+    wait_until(lambda: files._pool.is_idle, "its files are given back")
+    mec.push({"x": np.arange(COUNT)})
+    wait_until(lambda: files._pool.is_idle, "its files are given back again")
+
+
+def test_a_client_that_is_closed_keeps_no_file(cluster: InProcess) -> None:
+    session = cluster.session("mec")
+    mec, pool = MultiEngineClient(session=session), session._files._pool
+    mec.push({"x": np.arange(COUNT)})
+    assert not pool.is_idle
+    mec.close()
+    assert pool.is_idle
 
 
 def test_what_was_pulled_is_the_clients_to_write_and_nobody_sees_it(cluster: InProcess) -> None:
@@ -93,10 +161,11 @@ def test_the_array_may_be_changed_when_the_push_has_ended(cluster: InProcess) ->
 
 
 def test_where_no_file_can_be_made_it_goes_in_chunks(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(_body: Any, **_options: Any) -> int:
-        raise OSError(28, "No space left on device")
+    class Full(SegmentPool):
+        def file_with(self, *_arguments: object) -> int:
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bodyfiles, "in_memory", none)
+    monkeypatch.setattr(timedpool, "SegmentPool", Full)
     mec = cluster.mec()
     array = np.random.default_rng(2).random(COUNT)
     mec.push({"x": array})

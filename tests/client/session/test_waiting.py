@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -187,3 +189,33 @@ def test_a_forked_process_has_futures_of_its_own_whatever_its_parent_was_doing()
     over.set()
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+
+
+def test_a_result_goes_when_nobody_has_it_any_more() -> None:
+    """Arrays of 100 MB cannot wait for the garbage collector, which looks at the number of objects only."""
+
+    class Array:
+        pass
+
+    gc.disable()
+    try:
+        future, array = SessionFuture(), Array()
+        alive = weakref.ref(array)
+        calls: list[object] = []
+        future.add_done_callback(lambda done, held=future: calls.append(held is done))  # type: ignore[misc]
+        future.set_result(array)
+        del array, future
+        assert calls == [True]
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_a_callback_is_called_once_however_it_comes() -> None:
+    future = SessionFuture()
+    calls: list[str] = []
+    future.add_done_callback(lambda _: calls.append("before"))
+    future.set_result(1)
+    future.add_done_callback(lambda _: calls.append("after"))
+    assert not future.cancel()
+    assert calls == ["before", "after"]

@@ -16,6 +16,7 @@ from ipmpi import limits, serialize
 from ipmpi.engine.agent import largestreams
 from ipmpi.engine.rank import largeanswers
 from ipmpi.protocol import messages as m, operations as o
+from ipmpi.transport.segmentpool import SegmentPool
 
 LARGE = 500_000
 WIDE = 4_000_000
@@ -124,25 +125,34 @@ def test_copies_fit_into_the_address_space_of_the_agent(
         assert answers._copied == copied * limits.MIB
 
 
+def test_the_ranks_of_a_node_share_what_may_be_kept(small: SmallSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(largeanswers, "available_bytes", lambda: 16 << 30)
+    for neighbours, share in ((1, 1 << 30), (4, 1 << 28), (64, 1 << 24)):
+        large = largeanswers.LargeAnswers(small.ranks[0]._socket, lambda: False, neighbours)
+        assert large._may_keep() == share
+    monkeypatch.setattr(largeanswers, "available_bytes", lambda: 1 << 60)
+    assert large._may_keep() == limits.POOL_BYTES
+
+
 def test_an_answer_of_more_than_fits_is_one_state_and_costs_few_copies(
     small: SmallSet, rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(largeanswers, "available_bytes", lambda: 0)
     copied: list[int] = []
-    copy = largeanswers.in_memory
+    copy = SegmentPool.file_with
 
-    def noted(data: Any, *, sealed: bool) -> int:
+    def noted(pool: SegmentPool, data: Any, size: int, now: float) -> int:
         copied.append(small.ranks[rank]._large._copied)
-        return copy(data, sealed=sealed)
+        return copy(pool, data, size, now)
 
-    monkeypatch.setattr(largeanswers, "in_memory", noted)
+    monkeypatch.setattr(SegmentPool, "file_with", noted)
     small.ranks[rank].namespace.names["a"] = np.zeros(WIDE)
     for number in range(1, 4):
         pull(small, number, rank)
         group = change(small, rank, 3)
         assert is_one_state(pulled(small, number))
         small.results(group, 3)
-    assert len(copied) == 3 * (1 + math.ceil(8 * WIDE / largeanswers.PIECE))  # and the pickle
+    assert len(copied) == 3 * math.ceil(8 * WIDE / largeanswers.PIECE)
     assert max(copied) <= 4 * largeanswers.PIECE
     small.when(lambda: not small.ranks[rank]._large._copied)  # all of it was given back
 
@@ -171,10 +181,10 @@ def test_an_engine_that_nobody_waits_for_may_wait_for_its_client(
 def test_where_no_file_in_memory_can_be_made_the_answer_comes_through_the_socket(
     small: SmallSet, rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none(_data: Any, **_options: Any) -> int:
+    def none(*_arguments: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(largeanswers, "in_memory", none)
+    monkeypatch.setattr(SegmentPool, "file_with", none)
     small.ranks[rank].namespace.names["a"] = np.arange(WIDE)
     pull(small, 1, rank)
     assert (pulled(small, 1) == np.arange(WIDE)).all()

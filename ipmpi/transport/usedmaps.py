@@ -1,0 +1,97 @@
+"""Maps of memory that large bodies were received in, to be used for the next ones.
+
+The system clears each new page before a process sees it. On some machines, such as virtual ones, that takes longer
+than to decrypt what is written to it. A map whose arrays are gone has pages that need not be cleared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from .. import limits
+
+
+def _references(memory: mmap.mmap) -> int:
+    """How many there are, counted as all callers here hold one of their own."""
+    return sys.getrefcount(memory)
+
+
+def _baseline() -> int:
+    """What :func:`_references` says of a map that is in a list and in a local variable."""
+    maps = [mmap.mmap(-1, mmap.PAGESIZE)]
+    memory = maps[0]
+    return _references(memory)
+
+
+_UNUSED: Final = _baseline()
+
+
+def new_map(size: int) -> mmap.mmap:
+    """Anonymous memory, of huge pages where there are such."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without huge pages only takes longer
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+class UsedMaps:
+    """The last maps that were taken, of which those that nobody refers to are taken again.
+
+    A memoryview of a map, and each array or view made from that, refers to the map: while one of them is there, it
+    is in use. Only for one thread; the arrays may live and end in others. Children of this process have copies.
+
+    Args:
+        call_later: makes a call after so many seconds. When none was taken for USED_MAPS_KEPT, all are given back.
+    """
+
+    def __init__(self, call_later: Callable[[float, Callable[[], None]], object]) -> None:
+        self._call_later = call_later
+        self._maps: list[mmap.mmap] = []
+        self._taken = 0
+        self._is_watched = False
+
+    def take(self, size: int) -> mmap.mmap:
+        """A map of at least this size; what is in it is arbitrary.
+
+        Raises:
+            OSError, ValueError, OverflowError: there is no memory for it.
+        """
+        for index in range(len(self._maps)):
+            memory = self._maps[index]
+            if size <= len(memory) <= 2 * size and _references(memory) == _UNUSED:
+                del self._maps[index]
+                break
+            del memory
+        else:
+            memory = new_map(size)
+        if size <= limits.USED_MAPS // 2:
+            self._keep(memory)
+        return memory
+
+    def _keep(self, memory: mmap.mmap) -> None:
+        self._maps.append(memory)
+        while sum(map(len, self._maps)) > limits.USED_MAPS:
+            del self._maps[0]
+        self._taken += 1
+        if not self._is_watched:
+            self._is_watched = True
+            self._watch(self._taken)
+
+    def _watch(self, seen: int) -> None:
+        self._call_later(limits.USED_MAPS_KEPT, lambda: self._look(seen))
+
+    def _look(self, seen: int) -> None:
+        if seen == self._taken:
+            self._is_watched = False
+            self._maps.clear()
+        else:
+            self._watch(self._taken)
+
+    def forget(self, memory: mmap.mmap) -> None:
+        """Do not use this again."""
+        self._maps = [each for each in self._maps if each is not memory]
