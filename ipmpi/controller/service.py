@@ -346,9 +346,8 @@ class ControllerService:
 
     def cluster_info(self, after: int = -1, only: frozenset[int] | None = None) -> dict[str, Any]:
         """Return a description of the cluster, the same for every client."""
-        roles = [session.role for session in self.sessions.by_key.values()]
         engines = described(self.router.registry, self.deadlines, after, self._loop.now(), only)
-        return cluster_described(*engines, roles, self._started)
+        return cluster_described(*engines, [each.role for each in self.sessions.by_key.values()], self._started)
 
     def _ended(self, session: PeerSession, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
@@ -401,8 +400,7 @@ class ControllerService:
             session.connection.send(self.entry.changes(session.key, self._roll.whole()))
 
     def _tell_engines(self) -> None:
-        news = self._roll.news()
-        if news is not None:
+        if (news := self._roll.news()) is not None:
             for session in [each for each in self.sessions.by_key.values() if each.role != "engine"]:
                 self._send(session.key, self.entry.changes(session.key, news), ())
 
