@@ -201,7 +201,7 @@ class SessionFuture(concurrent.futures.Future[Any]):
     def _invoke_callbacks(self) -> None:
         super()._invoke_callbacks()  # type: ignore[misc]
         # They refer to this future, whose result would live on until the garbage collector comes by.
-        self._done_callbacks.clear()
+        self._callbacks().clear()
 
     def result(self, timeout: float | None = None) -> Any:
         """See :class:`concurrent.futures.Future`."""
