@@ -123,8 +123,7 @@ class ComeBack:
             return
         self._send(session.key, refusal(again.message.id, error), ())
         if again.stream:
-            session.connection.refuse(again.stream)
-            session.wake()
+            session.refuse(again.stream)
 
     def _takes_of_set(self, session: PeerSession, event: MessageReceived) -> bool:
         message = event.message

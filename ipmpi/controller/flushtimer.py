@@ -29,8 +29,7 @@ class FlushTimer:
             return
         if timer is not None:
             timer.cancel()
-        delay = max(0.0, deadline - self._loop.now())
-        self._timer = self._loop.call_later(delay, self._time_is_up, self._not_flushed)
+        self._timer = self._loop.call_at(deadline, self._time_is_up, self._not_flushed)
 
     def _time_is_up(self) -> None:
         self._timer = None

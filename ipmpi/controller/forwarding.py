@@ -110,8 +110,7 @@ class Forwarding:
         source = self._sessions.get(key)
         if source is None or not self._transfers.give_up(source, stream):
             if source is not None:
-                source.connection.refuse(stream)
-                source.wake()
+                source.refuse(stream)
             self._ended(key, stream, False)
 
     def forward(self, effect: Forward) -> None:

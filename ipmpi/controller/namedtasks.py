@@ -1,7 +1,5 @@
 """Tasks that outlive their client: who may ask for them, and who is told of their ends (no I/O).
 
-The rules.
-
 * A client that says goodbye ends its tasks, except those with a name. One that vanishes ends none. In both cases,
   tasks that were submitted with ``detach=False`` end with it.
 * Results of tasks with a name, and of those of clients that are gone, are kept until they expire or are forgotten.

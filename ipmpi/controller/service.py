@@ -58,6 +58,8 @@ _FLUSH_AGAIN = 0.1
 """Seconds until effects are collected again after an error."""
 STOP_DELAY = 2.0
 """Seconds that engine sets have to say goodbye after kill(controller=True)."""
+_OF_COMMANDS = (m.Command, m.Result, m.Output)
+"""Messages that change nothing but the queues and the history: most there are, and nothing else need be asked."""
 
 
 class ControllerService:
@@ -167,7 +169,8 @@ class ControllerService:
 
     def _event(self, session: PeerSession, event: Event) -> None:
         if isinstance(event, MessageReceived):
-            self._loop.call_at_turn_end(self._flush, self._not_flushed)
+            flush = self._flush_commands if type(event.message) in _OF_COMMANDS else self._flush
+            self._loop.call_at_turn_end(flush, self._not_flushed)
             self._message(session, event)
         else:
             self.transfers.handle(session, event)
@@ -264,8 +267,7 @@ class ControllerService:
                 self._order(session.key, message, event)
         except KernelError as error:
             if event.stream:
-                session.connection.refuse(event.stream)
-                session.wake()
+                session.refuse(event.stream)
             if hasattr(message, "id"):
                 self._send(session.key, refusal(message.id, error), ())
             else:  # no reply is expected, so the client would not see an error
@@ -344,9 +346,8 @@ class ControllerService:
 
     def cluster_info(self, after: int = -1, only: frozenset[int] | None = None) -> dict[str, Any]:
         """Return a description of the cluster, the same for every client."""
-        roles = [session.role for session in self.sessions.by_key.values()]
         engines = described(self.router.registry, self.deadlines, after, self._loop.now(), only)
-        return cluster_described(*engines, roles, self._started)
+        return cluster_described(*engines, [each.role for each in self.sessions.by_key.values()], self._started)
 
     def _ended(self, session: PeerSession, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
@@ -399,8 +400,7 @@ class ControllerService:
             session.connection.send(self.entry.changes(session.key, self._roll.whole()))
 
     def _tell_engines(self) -> None:
-        news = self._roll.news()
-        if news is not None:
+        if (news := self._roll.news()) is not None:
             for session in [each for each in self.sessions.by_key.values() if each.role != "engine"]:
                 self._send(session.key, self.entry.changes(session.key, news), ())
 
@@ -424,22 +424,26 @@ class ControllerService:
     def _flush(self) -> None:
         now = self._loop.now()
         self.comeback.due(now)
-        for think in (self.deadlines.due, self.losses.flush, self.journal.flush, self.history.flush):
-            try:
-                effects = think(now)
-            except Exception as error:
-                self._not_flushed(error)
-                continue
-            for effect in effects:
+        for think in (self.deadlines.due, self.losses.flush, self.journal.flush):
+            self._perform_all(think, now)
+        self._flush_commands()
+        parts = (self.deadlines, self.losses, self.comeback)
+        for deadline in (self.journal.next_deadline(now), *(part.next_deadline() for part in parts)):
+            self._timer.set(deadline)
+
+    def _flush_commands(self) -> None:
+        self._perform_all(self.history.flush, self._loop.now())
+        self.interruptions.look()
+
+    def _perform_all(self, think: Callable[[float], Sequence[Effect]], now: float) -> None:
+        try:
+            for effect in think(now):
                 try:
                     self._perform(effect)
                 except Exception as error:
                     self._not_performed(effect, error)
-        self.interruptions.look()
-        self._timer.set(self.journal.next_deadline(now))
-        self._timer.set(self.deadlines.next_deadline())
-        self._timer.set(self.losses.next_deadline())
-        self._timer.set(self.comeback.next_deadline())
+        except Exception as error:
+            self._not_flushed(error)
 
     def _not_flushed(self, error: BaseException) -> None:
         """Collecting effects has failed: try again soon."""
@@ -463,15 +467,11 @@ class ControllerService:
             self._forwarding.give_up(effect.source, effect.stream)
         elif isinstance(effect, Announce):
             self._announce(effect.text)
-        elif isinstance(effect, Decline):
-            session = self.sessions.by_key.get(effect.source)
-            if session is not None:
-                session.connection.refuse(effect.stream)
-                session.wake()
+        elif isinstance(effect, Decline) and (session := self.sessions.by_key.get(effect.source)) is not None:
+            session.refuse(effect.stream)
 
     def _send(self, key: int, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
-        session = self.sessions.by_key.get(key)
-        if session is not None:
+        if (session := self.sessions.by_key.get(key)) is not None:
             try:
                 send_whole(session.connection, message, body)
             except LocalProtocolError as error:

@@ -66,6 +66,11 @@ class PeerSession:
         if self.link is not None:
             self.link.wake()
 
+    def refuse(self, stream: int) -> None:
+        """Tell the peer that its stream is not wanted (any more)."""
+        self.connection.refuse(stream)
+        self.wake()
+
 
 class EntryCheck(Protocol):
     """Decides who may connect, by the furls that were given out."""

@@ -210,7 +210,7 @@ class Connection:
             frames = not self._control[0][0] or not self.is_stalled
         else:
             frames = bool(self._ready) and not self.is_stalled
-        return frames or self._pong_due or self._ping_due or self._acknowledgement_due
+        return frames or self._pong_due or self._ping_due or self._acknowledge_now
 
     @property
     def is_stalled(self) -> bool:
@@ -225,13 +225,6 @@ class Connection:
     def acknowledge(self) -> None:
         """Tell the peer soon what has arrived: until then it keeps it, in its user's own arrays."""
         self._acknowledge_now = self.owes_acknowledgement
-
-    @property
-    def _acknowledgement_due(self) -> bool:
-        return self._acknowledge_now or (
-            self._resumable
-            and (self._received_frames >= limits.ACK_FRAMES or self._received_bytes >= limits.ACK_BYTES)
-        )
 
     def data_to_send(self, budget: int = limits.CHUNK) -> list[Buffer]:
         """Buffers to put on the wire now: all control frames up to about ``budget`` bytes, then chunks."""
@@ -280,7 +273,7 @@ class Connection:
 
     def _signs(self) -> list[Buffer]:
         """What is not numbered, and goes before all else."""
-        if not (self._pong_due or self._ping_due or self._acknowledgement_due):
+        if not (self._pong_due or self._ping_due or self._acknowledge_now):
             return []
         out: list[Buffer] = []
         if self.owes_acknowledgement:
@@ -391,6 +384,8 @@ class Connection:
         self.received += 1
         self._received_frames += 1
         self._received_bytes += size
+        if self._received_frames >= limits.ACK_FRAMES or self._received_bytes >= limits.ACK_BYTES:
+            self.acknowledge()
 
     def _begin_chunk(self, stream: int, length: int) -> None:
         incoming = self._incoming.get(stream)

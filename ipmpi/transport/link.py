@@ -209,8 +209,8 @@ class Link:
             return
         try:
             done = self.pipe.flush()
-            while done and self.connection.wants_to_send:
-                self.pipe.send(self.connection.data_to_send())
+            while done and (data := self.connection.data_to_send()):
+                self.pipe.send(data)
                 self._on_taken()
                 done = self.pipe.flush()
         except PipeClosed as closed:

@@ -75,6 +75,9 @@ class Loop:
         on_error: told of what a call has raised that was handed in without an ``on_error`` of its own.
     """
 
+    now = staticmethod(time.monotonic)
+    """Seconds on the monotonic clock. Asked for several times for every message: not a function of ours."""
+
     def __init__(self) -> None:
         _teach_malloc()
         self._errors = ErrorLog(self.now)
@@ -102,11 +105,6 @@ class Loop:
         self.thread: int | None = None
         self._hears_signals = False
 
-    @staticmethod
-    def now() -> float:
-        """Seconds on the monotonic clock."""
-        return time.monotonic()
-
     def report(self, error: BaseException) -> None:
         """Log an exception that nobody foresaw, with its traceback."""
         self._errors.report(error)
@@ -121,8 +119,12 @@ class Loop:
 
     def call_later(self, delay: float, call: Call, on_error: OnError | None = None) -> Timer:
         """Make a call after ``delay`` seconds."""
-        timer = Timer(self.now() + delay, call, on_error)
-        heapq.heappush(self._timers, (timer.when, next(self._order), timer))
+        return self.call_at(self.now() + delay, call, on_error)
+
+    def call_at(self, when: float, call: Call, on_error: OnError | None = None) -> Timer:
+        """Make a call at a time of :meth:`now`; if that is over, in this turn or in the next one."""
+        timer = Timer(when, call, on_error)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 
     def call_threadsafe(self, call: Call, on_error: OnError | None = None) -> None:
@@ -151,8 +153,10 @@ class Loop:
 
     def _ring(self) -> None:
         # Any number of callers may come here before the loop wakes; a full socket means it will.
-        with contextlib.suppress(OSError):
+        try:
             self._wake_write.send(b"!")
+        except OSError:
+            return
 
     def _drain_wakeups(self, _events: int) -> None:
         self._wake_read.recv(4096)

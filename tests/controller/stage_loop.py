@@ -39,8 +39,11 @@ class StageLoop:
         self._turn_end[call] = None
 
     def call_later(self, delay: float, call: Call, on_error: Any = None) -> Timer:
+        return self.call_at(self.now() + delay, call, on_error)
+
+    def call_at(self, when: float, call: Call, on_error: Any = None) -> Timer:
         del on_error
-        timer = Timer(self.now() + delay, call)
+        timer = Timer(when, call)
         heapq.heappush(self._timers, (timer.when, next(self._order), timer))
         return timer
 

@@ -229,7 +229,7 @@ class SimulatedSet:
     def command(self, numbers: Iterable[int], seconds: float) -> None:
         numbers = [number for number in numbers if number in self.has]
         self.commands.update(numbers)
-        self.farm.command_given(numbers)
+        self.farm.command_given(numbers, self.now)
         for number in numbers:
 
             def arrive(rank: SimulatedRank = self.ranks[number]) -> None:

@@ -64,6 +64,17 @@ def test_timers_in_order_and_cancelled(loop: Loop) -> None:
     assert late.when > start
 
 
+def test_a_call_at_a_time_has_exactly_that_time(loop: Loop) -> None:
+    """So whoever wants a call at the same time again sees that it is set."""
+    seen: list[str] = []
+    when = loop.now() + 0.01
+    loop.call_at(when - 60, lambda: seen.append("over"))
+    assert loop.call_at(when, loop.stop).when == when
+    loop.run()
+    assert seen == ["over"]
+    assert loop.now() >= when
+
+
 def test_timer_set_by_a_timer_comes_in_a_later_turn(loop: Loop) -> None:
     seen: list[str] = []
 

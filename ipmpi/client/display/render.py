@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import cache
 from typing import Final, Literal, TypeVar, get_args
 
 from ...colours import GREEN, NORMAL, RED
@@ -18,7 +17,9 @@ from .ranksets import RankSet
 T = TypeVar("T")
 Show = Callable[[RankSet, dict[str, str | bytes]], str]
 Fold = Literal["exact", "numeric", "off"]
+FOLDS: Final = get_args(Fold)
 GroupOutputs = Literal["type", "order", "engine"]
+_GROUPS: Final = get_args(GroupOutputs)
 
 MAX_LINES: Final = 40
 """Lines of one block on a terminal; its middle is left out if it has more."""
@@ -29,13 +30,8 @@ _BLOCKS: Final = 2.5
 SHOW_ALL: Final = "result.display(max_lines=None) shows all"
 
 
-_words: Final = cache(get_args)
-"""Each call that shows output asks; the typing module takes longer than the rest of the check."""
-
-
-def choice(value: object, what: str, allowed: object) -> None:
-    """Check an option: ValueError that says what is possible, unless ``value`` is one of the literals."""
-    words = _words(allowed)
+def choice(value: object, what: str, words: Sequence[str]) -> None:
+    """Check an option: ValueError that says what is possible, unless ``value`` is one of these words."""
     if value not in words:
         given = repr(value)
         given = given if len(given) <= 100 else f"{given[:97]}..."
@@ -68,8 +64,8 @@ class Renderer:
         group_outputs: GroupOutputs = "type",
         show_all: str = SHOW_ALL,
     ) -> None:
-        choice(fold, "fold", Fold)
-        choice(group_outputs, "group_outputs", GroupOutputs)
+        choice(fold, "fold", FOLDS)
+        choice(group_outputs, "group_outputs", _GROUPS)
         if max_lines is not None and (
             not isinstance(max_lines, int) or isinstance(max_lines, bool) or max_lines < 1
         ):

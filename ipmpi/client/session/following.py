@@ -12,7 +12,7 @@ from ...errors import text_of
 from ..display.blocks import Block
 from ..display.live import LiveView
 from ..display.pictures import pictures_here
-from ..display.render import Fold, choice
+from ..display.render import FOLDS, Fold, choice
 from ..display.screens import has_colours, is_terminal, renderer_here, width
 from .commandoutput import CommandOutput
 from .notices import say
@@ -126,7 +126,7 @@ class Live(NamedTuple):
         """
         if self.on_output is not None and not callable(self.on_output):
             raise TypeError(f"on_output must be a function of one block of output, not {self.on_output!r}")
-        choice(self.fold, "fold", Fold)
+        choice(self.fold, "fold", FOLDS)
         return None if self.stream is None else live_view(self.stream, self.fold)
 
     def follow(self, pending: PendingResult[T], view: LiveView | None, waits: bool) -> PendingResult[T] | T:

@@ -13,7 +13,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any, Final
 
@@ -107,8 +107,8 @@ class SessionFuture(concurrent.futures.Future[Any]):
     """A future that is completed by a client's own thread.
 
     Of many thousands, nearly all are done before somebody waits for them. So what it takes to wait, a condition
-    and lists of who is to be told, is made for the first who does. The attributes of this class are those of a
-    future that was just made.
+    and a list of who does, is made for the first who does, and a list of callbacks for the first of these. The
+    attributes of this class are those of a future that was just made.
 
     Args:
         sent: the message that asked for the result, if it may have to be sent again.
@@ -126,6 +126,7 @@ class SessionFuture(concurrent.futures.Future[Any]):
     _state = PENDING
     _result = None
     _exception = None
+    _done_callbacks: Sequence[Callable[[concurrent.futures.Future[Any]], object]] = ()
 
     def __init__(self, sent: object = None) -> None:
         # Not that of the base class, which makes all that is not needed yet.
@@ -137,13 +138,18 @@ class SessionFuture(concurrent.futures.Future[Any]):
         """What the base class holds while it looks at all other attributes."""
         if self._waited is None:
             made, waiters = threading.Condition(), _Waiters(self._born)
-            callbacks: list[Callable[[concurrent.futures.Future[Any]], object]] = []
             with self.brief:
                 if self._waited is None:
-                    self._waiters, self._done_callbacks = waiters, callbacks
+                    self._callbacks()
+                    self._waiters = waiters
                     self._waited = made
         assert self._waited is not None
         return self._waited
+
+    def _callbacks(self) -> list[Callable[[concurrent.futures.Future[Any]], object]]:
+        """Return the list of its own."""
+        found: list[Any] = self.__dict__.setdefault("_done_callbacks", [])
+        return found
 
     def check(self) -> None:
         """Raise ClientError if it is not done and this thread must not wait for it."""
@@ -162,33 +168,46 @@ class SessionFuture(concurrent.futures.Future[Any]):
     def set_result(self, result: Any) -> None:
         """See :class:`concurrent.futures.Future`."""
         with self.brief:
-            if self._waited is None and self._state == PENDING:
+            nobody_waits = self._waited is None and self._state == PENDING
+            if nobody_waits:
                 self._result = result
                 self._state = FINISHED
-                return
-        super().set_result(result)
+        if not nobody_waits:
+            super().set_result(result)
+        elif self._done_callbacks:
+            self._invoke_callbacks()
 
     def set_exception(self, exception: BaseException | None) -> None:
         """See :class:`concurrent.futures.Future`."""
         with self.brief:
-            if self._waited is None and self._state == PENDING:
+            nobody_waits = self._waited is None and self._state == PENDING
+            if nobody_waits:
                 self._exception = exception
                 self._state = FINISHED
-                return
-        super().set_exception(exception)
+        if not nobody_waits:
+            super().set_exception(exception)
+        elif self._done_callbacks:
+            self._invoke_callbacks()
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Any]], object]) -> None:
         """See :class:`concurrent.futures.Future`. Any exception of ``fn`` is logged."""
-        super().add_done_callback(functools.partial(_call_back, fn))
+        call = functools.partial(_call_back, fn)
+        with self.brief:
+            if self._waited is None and self._state == PENDING:
+                self._callbacks().append(call)
+                return
+        super().add_done_callback(call)
 
     def _invoke_callbacks(self) -> None:
         super()._invoke_callbacks()  # type: ignore[misc]
         # They refer to this future, whose result would live on until the garbage collector comes by.
-        self._done_callbacks.clear()
+        self._callbacks().clear()
 
     def result(self, timeout: float | None = None) -> Any:
         """See :class:`concurrent.futures.Future`."""
         timeout = waiting_time(timeout)
+        if self._state == FINISHED and self._exception is None:
+            return self._result
         self.check()
         return super().result(timeout)
 

@@ -20,6 +20,10 @@ _LEAST: Final = 256
 """Bytes for which a command, an answer and a message of output count in addition to their own."""
 
 
+_NOBODY: Final = IdSet()
+"""In place of a set of its own, until somebody is in it."""
+
+
 class Owner(NamedTuple):
     """Who gives commands: the name of all who hold the same furl, the machine, and the user."""
 
@@ -41,7 +45,7 @@ class PastCommand:
 
     Attributes:
         place: its number in the history.
-        client, number: who has given it, and its number there.
+        client, number, name: who has given it, its number there, and both.
         work: the command in the queues; None if it is not there, as once all engines have answered.
         engines, many: those that it is for, and how many these are.
         given, ended: when, in seconds since 1970; 0.0 for not yet. ``printed_at`` is that of the last output.
@@ -54,18 +58,18 @@ class PastCommand:
 
     __slots__ = (
         *("_is_restored", "_known", "answered", "answers", "client", "ended", "engines", "failed", "followers"),
-        *("given", "label", "left_out", "lost", "many", "method", "number", "operation", "place", "printed"),
-        *("printed_at", "size", "work"),
+        *("given", "label", "left_out", "lost", "many", "method", "name", "number", "operation", "place"),
+        *("printed", "printed_at", "size", "work"),
     )
 
     def __init__(self, place: int, name: tuple[int, int], what: What, engines: Ids, now: float) -> None:
         self.place = place
-        self.client, self.number = name
+        self.client, self.number = self.name = name
         self.work: QueuedCommand | None = None
         self.method, self.label, self.operation = what
-        self.engines, self.many = engines, len(IdSet(engines))
+        self.engines, self.many = engines, len(engines.ascending())
         self.given, self.ended, self.printed_at = now, 0.0, 0.0
-        self.answered, self.failed, self.lost = IdSet(), IdSet(), IdSet()
+        self.answered = self.failed = self.lost = _NOBODY
         self.printed: deque[tuple[float, m.Output]] = deque()
         self.answers: deque[tuple[m.Result | m.Undone, Sequence[Buffer]]] = deque()
         self.followers: dict[tuple[int, int], None] = {}
@@ -115,13 +119,8 @@ class PastCommand:
         )  # fmt: skip
 
     @property
-    def name(self) -> tuple[int, int]:
-        """What names it: its client, and its number there."""
-        return self.client, self.number
-
-    @property
     def shown(self) -> str:
-        """The same as text."""
+        """Its name as text."""
         return f"{self.client}-{self.number}"
 
     @property
@@ -189,18 +188,19 @@ class PastCommand:
             return
         self.answers.append((message, [bytes(part) for part in body]))
         self.size += _size_of_answer(message, body)
-        self.lost.remove(message.engines)
+        if self.lost:
+            self.lost.remove(message.engines)
         self._has_answered(Ids.of(message.engines), isinstance(message, m.Result) and message.ok)
 
     def large(self, engines: Ids, ok: bool) -> None:
         """Engines have answered, too much to be kept."""
-        self.lost.add(engines)
+        self.lost = _with(self.lost, engines)
         self._has_answered(engines, ok)
 
     def _has_answered(self, engines: Ids, ok: bool) -> None:
-        self.answered.add(engines)
+        self.answered = _with(self.answered, engines)
         if not ok:
-            self.failed.add(engines)
+            self.failed = _with(self.failed, engines)
         if len(self.answered) >= self.many:
             self.work = None
 
@@ -213,7 +213,7 @@ class PastCommand:
         while self.size > most and self.answers:
             answer, body = self.answers.popleft()
             self.size -= _size_of_answer(answer, body)
-            self.lost.add(answer.engines)
+            self.lost = _with(self.lost, answer.engines)
 
     def what_is_left_out(self) -> str:
         """Say how much of what was printed is not kept."""
@@ -244,6 +244,13 @@ class PastCommand:
             self.label, self.operation, self.engines, self.answered.ids(), self.failed.ids(), is_begun,
             self.printed_at, self.left_out,
         ]  # fmt: skip
+
+
+def _with(some: IdSet, more: Iterable[int]) -> IdSet:
+    if some is _NOBODY:
+        return IdSet(more)
+    some.add(more)
+    return some
 
 
 def _size_of_output(message: m.Output) -> int:

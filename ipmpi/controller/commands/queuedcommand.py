@@ -65,14 +65,15 @@ class QueuedCommand:
 
     @classmethod
     def of(
-        cls, serial: int, client: int, message: Command, body: Sequence[Buffer], stream: int, engines: int
+        cls, serial: int, client: int, message: Command, body: Sequence[Buffer], stream: int, engines: Ids
     ) -> QueuedCommand:
-        """Return the command that a client has sent, for so many engines."""
+        """Return the command that a client has sent, for these engines."""
         work = cls(
             serial, client, message.id, message.method, message.label[: limits.LABEL], message.operation,
-            message.sizes, [bytes(part) for part in body], stream, message.below, engines,
+            message.sizes, [bytes(part) for part in body], stream, message.below, len(engines),
+            outstanding=IdSet(engines),
         )  # fmt: skip
-        work.most_output = engines * limits.OUTPUT
+        work.most_output = work.engines * limits.OUTPUT
         work.inline_bytes = size_of(body)
         return work
 

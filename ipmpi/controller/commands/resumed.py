@@ -263,7 +263,7 @@ class ResumedCommands:
         engines, lacks = self._engines_of(message, held)
         check_size(again.command, len(engines))
         if self._history().find(client, message.id) is None:  # it was under way
-            work = QueuedCommand.of(again.serial, client, again.command, (), 0, len(engines))
+            work = QueuedCommand.of(again.serial, client, again.command, (), 0, engines)
             self._history().begun(work, engines)
         self._history().goes_on(client, message.id, engines, lacks)
         held = held or Held(0, client, message.id, message.method)

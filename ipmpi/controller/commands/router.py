@@ -88,8 +88,8 @@ class Router:
         check_size(message, len(targets))
         state = self._clients.setdefault(client, ClientCommands())
         state.check_room(message.id, size_of(body))
-        work = QueuedCommand.of(next(self._serial), client, message, body, stream, len(targets))
-        work.outstanding, work.whole = IdSet(targets), whole_sets(self.registry, targets)
+        work = QueuedCommand.of(next(self._serial), client, message, body, stream, targets)
+        work.whole = whole_sets(self.registry, targets)
         state.inline_bytes += work.inline_bytes
         if message.targets is None or message.one_idle:
             work.announce = targets
@@ -257,9 +257,9 @@ class Router:
     ) -> None:
         answer = m.Result(work.id, ids, message.ok, message.outcome, message.sizes)
         known = not work.is_before_end
-        if known and ids.ascending() == work.announce.ascending():
+        if known and work.announce and ids.ascending() == work.announce.ascending():
             work.announce = NONE  # the reply itself has the engines
-        elif known:
+        elif known and work.announce:
             self._announce(work)
         if stream and not (work.client in self._clients or self.history.large(work, ids, message.ok)):
             self._effects.append(Decline(key, stream))
@@ -358,14 +358,21 @@ class Router:
     def _advance(self, *queues: CommandQueue) -> None:
         """Send the engines of queues their next commands, if they are free."""
         for work, engines in begin(queues).items():
-            self._starting.setdefault(work, IdSet()).add(engines)
+            if (starting := self._starting.get(work)) is not None:
+                starting.add(engines)
+            else:
+                self._starting[work] = IdSet(engines)
 
     def runs(self, engine: int, work: QueuedCommand) -> bool:
         """Return whether this engine still runs this command; another engine may have got its id."""
         return engine in self._queues and self._queues.look(engine).running is work
 
     def _free(self, engines: Iterable[int], work: QueuedCommand) -> None:
-        queues = self._queues.each(self._queues.those(engines, lambda queue: queue.running is work))
+        self._go_on(self._queues.those(engines, lambda queue: queue.running is work))
+
+    def _go_on(self, engines: Ids) -> None:
+        """These engines run nothing any more."""
+        queues = self._queues.each(engines)
         for queue in queues:
             queue.running = None
         self._advance(*queues)
@@ -380,7 +387,7 @@ class Router:
         if not ok and not work.is_before_end:
             for queue in self._waiting(self._queues.those(ids, lambda queue: queue.running is work)):
                 self._clear(queue, f"{work.label} failed on {which_cleared(queue.engines)}")
-        self._free(ids, work)
+        self._go_on(ids)
 
     def _settle(self, work: QueuedCommand, engines: Iterable[int]) -> None:
         """Engines have replied, or will not."""
@@ -445,17 +452,17 @@ class Router:
                 self._announce(work)
                 self._effects.append(Send(work.client, m.Undone(work.id, ids, error, text, death)))
             else:
-                self._effects.append(
-                    Announce(f"{work.label} did not come to its end on {engines_named(ids)}: {text}")
-                )
+                text = f"{work.label} did not come to its end on {engines_named(ids)}: {text}"
+                self._effects.append(Announce(text))
         for starting, engines in self._starting.items():
             if engines:
                 self._dispatch(starting, engines.ids())
         self._starting.clear()
         self._effects += withdrawn(self.registry, undone)
-        for key, ranks in self.registry.by_set(self._interrupting).items():
-            self._effects.append(Send(key, m.InterruptRanks(ranks)))
-        self._interrupting.clear()
+        if self._interrupting:
+            interrupted = self.registry.by_set(self._interrupting).items()
+            self._effects += [Send(key, m.InterruptRanks(ranks)) for key, ranks in interrupted]
+            self._interrupting.clear()
         self.debuggers.channels.look()
         self._queues.merge()
         effects, self._effects = self._effects, []

@@ -339,7 +339,7 @@ class Agent:
             if large is not None:
                 large.drop()
             return
-        ranks = [local.rank]
+        ranks = Ids.of([local.rank])
         result = m.Result(command.id, ranks, message.ok, message.outcome, message.sizes, message.used)
         self._leaving.answered(result)
         if large is None:

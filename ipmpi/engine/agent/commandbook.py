@@ -15,7 +15,7 @@ from itertools import takewhile
 import msgspec
 
 from ... import limits
-from ...ids import IdSet
+from ...ids import Ids, IdSet
 from ...protocol import messages as m
 from ...protocol.frames import Buffer, size_of
 
@@ -74,23 +74,26 @@ class CommandBook:
         client, below = message.client, message.below
         for number in list(takewhile(lambda number: number < below, self._of_client.get(client, ()))):
             self._forget(client, number)
-        known = self._given.get(message.id) or self._begin(message)
-        known.ranks.add(message.ranks)
-        self._complete.pop(known.serial, None)
+        known = self._given.get(message.id)
+        if known is None:
+            self._begin(message)
+        else:
+            known.ranks.add(message.ranks)
+            self._complete.pop(known.serial, None)
         if stream:
             self._arriving[stream] = message
 
-    def _begin(self, message: m.Dispatch) -> _Given:
+    def _begin(self, message: m.Dispatch) -> None:
         of_client = self._of_client.setdefault(message.client, OrderedDict())
         if message.number in of_client:  # a number may be used again once it is free
             self._forget(message.client, message.number)
             of_client = self._of_client.setdefault(message.client, OrderedDict())
-        known = _Given(message.id, message.client, message.number, message.method, message.engines)
+        ranks = IdSet(message.ranks)
+        known = _Given(message.id, message.client, message.number, message.method, message.engines, ranks)
         self._given[known.serial] = known
         of_client[known.number] = known.serial
         if len(self._given) > limits.BOOK_COMMANDS:
             self._drop(next(iter(self._complete.values()), next(iter(self._given.values()))))
-        return known
 
     def arrived(self, stream: int, complete: bool) -> None:
         """The body of a command has arrived, or will not: then no rank runs it that waited for this stream."""
@@ -107,10 +110,10 @@ class CommandBook:
 
         Ranks that were not given the command, as its body did not arrive, have no answer.
         """
-        known = self._given.get(message.id)
-        if known is None or len(known.ranks.common(message.engines)) < len(message.engines):
+        known, engines = self._given.get(message.id), Ids.of(message.engines)
+        if known is None or len(known.ranks.common(engines)) < len(engines):
             return
-        known.answered.add(message.engines)
+        known.answered.add(engines)
         if is_kept:
             known.answers.append((message, body))
             self._grow(known, size_of(body) + len(message.outcome) + _LEAST)

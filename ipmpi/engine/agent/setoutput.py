@@ -92,7 +92,7 @@ class SetOutput:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = when
-        self._timer = self._loop.call_later(max(0.0, when - self._loop.now()), self._due)
+        self._timer = self._loop.call_at(when, self._due)
 
     def _due(self) -> None:
         self._timer, self._timer_at = None, math.inf

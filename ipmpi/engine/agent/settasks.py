@@ -111,8 +111,11 @@ class SetTasks:
         """Ranks are sent a command."""
         if self._tree.is_root:
             self._tell_answered()
-            self._scheduler.command_given(ranks)
-            self._decide_soon()
+            self._scheduler.command_given(ranks, self._loop.now())
+            if self._scheduler.awaits_ranks:
+                self._decide_soon()
+            else:  # without tasks nothing is to be decided, unless it takes long
+                self._set_timer()
 
     def command_answered(self, ranks: Sequence[int]) -> None:
         """Ranks have answered a command; at the root only."""
@@ -311,17 +314,19 @@ class SetTasks:
         return up
 
     def _decide(self) -> None:
-        now = self._loop.now()
         effects = self._effects()
         self._unrecorded.note(effects)
         for effect in effects:
             self._tree.send_up(effect.message, effect.body)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
         deadline = self._scheduler.next_deadline()
         timer = self._farm_timer
         if deadline is not None and (timer is None or timer.when > deadline):
             if timer is not None:
                 timer.cancel()
-            self._farm_timer = self._loop.call_later(max(0.0, deadline - now), self._deadline)
+            self._farm_timer = self._loop.call_at(deadline, self._deadline)
 
     def _deadline(self) -> None:
         self._farm_timer = None

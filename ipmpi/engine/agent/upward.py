@@ -41,7 +41,7 @@ class Upward:
     def _set_timer(self) -> None:
         deadline = self._fold.next_deadline
         if deadline is not None:
-            self._timer = self._loop.call_later(max(0.0, deadline - self._loop.now()), self._due)
+            self._timer = self._loop.call_at(deadline, self._due)
 
     def _due(self) -> None:
         self._timer = None

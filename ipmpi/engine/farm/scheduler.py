@@ -78,8 +78,6 @@ class SetScheduler:
         """The window that was sent to the controller."""
         self._beyond = 0
         """Enlargement of the window, because idle ranks cannot run the tasks that wait."""
-        self._commanded: list[RankState] = []
-        """Ranks that got a command after the last decision."""
         self._look_at = math.inf
         self._looked = -math.inf
         self._latest = LatestStarts()
@@ -111,17 +109,18 @@ class SetScheduler:
         if gone:
             self._gangs.ranks_changed()
 
-    def command_given(self, ranks: Iterable[int]) -> None:
+    def command_given(self, ranks: Iterable[int], now: float) -> None:
         """Ranks have been sent a command."""
         for state in self._rank_table.get(ranks):
             state.commands += 1
             self._rank_table.refresh(state)
             if state.commanded is None:
-                self._commanded.append(state)
+                state.commanded = now
+                self._watch(now + _STUCK)
 
     @property
     def awaits_ranks(self) -> bool:
-        """Whether :meth:`command_answered` must be called at once: tasks wait, or the window is reduced."""
+        """Whether commands are to be decided on at once: there are tasks, or the window is reduced."""
         return bool(self._groups) or self._rank_table.available < len(self._rank_table.states)
 
     def command_answered(self, ranks: Iterable[int], now: float) -> None:
@@ -309,11 +308,6 @@ class SetScheduler:
 
     def decide(self, now: float) -> list[Down | Up]:
         """Return the messages to send; call it after each event, and at :meth:`next_deadline`."""
-        for state in self._commanded:
-            if state.commands:
-                state.commanded = now
-                self._watch(now + _STUCK)
-        self._commanded.clear()
         if now >= self._latest.look_at:
             self._return_late(now)
         self._assign(now)

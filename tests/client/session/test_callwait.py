@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import re
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.client.engines.multiengine import MultiEngineClient
-from ipmpi.client.session.callwait import CallWait, status
+from ipmpi.client.session.callwait import CallWait, StderrScreen, status
 from ipmpi.client.session.enginereply import EngineReply
 from ipmpi.client.session.notices import say
 from ipmpi.client.session.partial import CommandFuture, Partial, SoFar, WaitSettings
@@ -233,3 +235,18 @@ def test_when_the_status_line_is_shown_can_be_chosen(mec: MultiEngineClient) -> 
     assert mec.progress_after is None
     with pytest.raises(ClientError, match="progress_after must be 0 seconds or more"):
         mec.progress_after = -1
+
+
+def test_what_happens_before_a_wait_ends_it_and_twice_is_once() -> None:
+    screen = StderrScreen()
+    screen.wake()
+    screen.wake()
+    begin = time.monotonic()
+    screen.wait(60)
+    assert time.monotonic() - begin < 30
+    begin = time.monotonic()
+    screen.wait(0.05)
+    assert time.monotonic() - begin >= 0.05
+    threading.Timer(0.05, screen.wake).start()
+    screen.wait(60)
+    assert time.monotonic() - begin < 30

@@ -99,12 +99,21 @@ def test_a_future_is_cancelled_or_has_a_result_never_both(backwards: bool) -> No
     assert all(future.done() for future in futures)
 
 
+def has_waited(future: SessionFuture) -> None:
+    """Somebody has waited for it, for a moment."""
+    with pytest.raises(concurrent.futures.TimeoutError):
+        future.result(0.001)
+
+
+@pytest.mark.parametrize("is_told", [False, True], ids=["nobody is told", "somebody is told"])
 @pytest.mark.parametrize("somebody_waits", [False, True], ids=["nobody", "somebody"])
 @pytest.mark.parametrize("first", [None, ValueError("no good")], ids=["result", "exception"])
-def test_it_is_completed_once(somebody_waits: bool, first: Exception | None) -> None:
-    future = SessionFuture()
+def test_it_is_completed_once(is_told: bool, somebody_waits: bool, first: Exception | None) -> None:
+    future, told = SessionFuture(), []
+    if is_told:
+        future.add_done_callback(told.append)
     if somebody_waits:
-        future.add_done_callback(lambda _: None)
+        has_waited(future)
     assert not future.done()
     assert not future.running()
     future.set_result(5) if first is None else future.set_exception(first)
@@ -113,6 +122,9 @@ def test_it_is_completed_once(somebody_waits: bool, first: Exception | None) -> 
             again()
     assert future.exception() is first
     assert not future.cancel()
+    assert told == [future] * is_told
+    future.add_done_callback(told.append)
+    assert told == [future] * (is_told + 1)
     if first is None:
         assert future.result() == 5
     else:
@@ -132,7 +144,7 @@ def test_signal_handlers_may_use_futures_at_any_moment() -> None:
     over.cancel()
 
 
-def test_a_callback_that_is_added_while_another_is_being_added_is_not_lost(
+def test_a_callback_that_is_added_while_somebody_begins_to_wait_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Another thread, or a signal handler, comes between the look whether somebody waits and what follows it."""
@@ -144,10 +156,12 @@ def test_a_callback_that_is_added_while_another_is_being_added_is_not_lost(
         future.add_done_callback(lambda _: called.append("second"))
         return usual(born)
 
-    monkeypatch.setattr(waiting, "_Waiters", interrupted)
     future.add_done_callback(lambda _: called.append("first"))
+    monkeypatch.setattr(waiting, "_Waiters", interrupted)
+    has_waited(future)
+    future.add_done_callback(lambda _: called.append("third"))
     future.set_result(None)
-    assert sorted(called) == ["first", "second"]
+    assert called == ["first", "second", "third"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # forking with threads: that is what this is about

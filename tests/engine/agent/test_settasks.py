@@ -15,6 +15,7 @@ import pytest
 from small_set import PATIENCE, SmallSet, in_main_thread
 
 from ipmpi import limits, serialize
+from ipmpi.engine.farm.scheduler import Down, SetScheduler, Up
 from ipmpi.errors import TaskRejectError
 from ipmpi.protocol import messages as m, operations as o, packed
 from ipmpi.protocol.frames import size_of
@@ -58,6 +59,28 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[..., SmallSet]]:
 
 def double(x: Any) -> Any:
     return 2 * x
+
+
+def test_commands_are_decided_on_only_where_tasks_wait_for_ranks(
+    start: Callable[..., SmallSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = start(2)
+    decisions: list[float] = []
+    decide = SetScheduler.decide
+
+    def counted(scheduler: SetScheduler, now: float) -> list[Down | Up]:
+        decisions.append(now)
+        return decide(scheduler, now)
+
+    monkeypatch.setattr(SetScheduler, "decide", counted)
+    begin = time.monotonic()
+    for number in range(1, 31):
+        small.command(number, [0, 1], o.Execute("1"))
+        small.hears(m.Result, lambda said, number=number: said.id == number)  # type: ignore[misc]
+    # One for every tenth of a second in which a command might have been a long one.
+    assert len(decisions) <= (time.monotonic() - begin) / 0.1 + 1
+    group = small.give(small.options(double), [(3,)])
+    assert small.results(group, 1) == {0: 6}
 
 
 # --- giving and answering -----------------------------------------------------------------------------------

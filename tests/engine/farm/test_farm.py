@@ -202,7 +202,7 @@ def test_a_rank_with_a_command_gets_nothing_and_a_long_one_sends_its_tasks_elsew
     stage = Stage(2)
     stage.give([0, 1])
     stage.said()
-    stage.farm.command_given([0, 1])
+    stage.farm.command_given([0, 1], 0.0)
     stage.answer(1, [1])
     stage.give([2])
     assert stage.get(m.GiveTasks) == []
