@@ -184,6 +184,8 @@ def test_a_node_whose_agent_ends_without_a_word_is_named(ranks: Set) -> None:
 class Arriving(Wire):
     """A link on which bodies are on their way."""
 
+    files = None
+
     def is_coming(self, stream: int) -> bool:
         return stream > 0
 
