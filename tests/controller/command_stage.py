@@ -47,6 +47,9 @@ class StageLoop:
         del on_error
         self.posted.append(call)
 
+    def call_later(self, delay: float, call: Callable[[], object], on_error: Any = None) -> None:
+        del delay, call, on_error  # it looks whether memory is free: that of the stage may stay
+
     def report(self, error: BaseException) -> None:
         raise error
 
