@@ -265,11 +265,11 @@ def sent_again_without_looking(patch: pytest.MonkeyPatch) -> None:
 def lost_wake_up_of_a_command(patch: pytest.MonkeyPatch) -> None:
     """An engine has answered, and is not given what waits for it."""
 
-    def wrong(self: Router, engines: Any, work: Any) -> None:
-        for queue in self._queues.each(self._queues.those(engines, lambda queue: queue.running is work)):
+    def wrong(self: Router, engines: Any) -> None:
+        for queue in self._queues.each(engines):
             queue.running = None
 
-    patch.setattr(Router, "_free", wrong)
+    patch.setattr(Router, "_go_on", wrong)
 
 
 def command_confirmed_too_early(patch: pytest.MonkeyPatch) -> None:
