@@ -60,7 +60,6 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.session": (2, "engine.session"),
     "ipmpi.engine.agent.batches": (3, "engine.agent"),
     "ipmpi.engine.agent.itembook": (3, "engine.agent"),
-    "ipmpi.engine.agent.shared": (3, "engine.agent"),
     "ipmpi.engine.mpi": (3, "engine.mpi"),
     "ipmpi.engine.rank.interrupts": (3, "engine.rank"),
     "ipmpi.engine.rank.items": (3, "engine.rank"),
