@@ -75,19 +75,19 @@ class _Segment:
     def _mapped(self) -> mmap.mmap | None:
         """All of it in memory; None if the system does not map it."""
         if self._map is None:
-            self._map = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-            if not map_over(self._map, 0, self.descriptor, self.size, flags):
-                self._map = None
-            elif hasattr(mmap, "MADV_DONTFORK"):  # a child would keep it from being free
-                self._map.madvise(mmap.MADV_DONTFORK)
+            with contextlib.suppress(OSError):
+                memory = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+                if map_over(memory, 0, self.descriptor, self.size, flags):
+                    self._map = memory
         return self._map
 
     def close(self) -> None:
         """Give it back to the system, once no receiver has it either."""
-        if self._map is not None:
-            self._map.close()
         os.close(self.descriptor)
+        if self._map is not None:
+            with contextlib.suppress(BufferError):  # in a child that was forked while another thread wrote to it
+                self._map.close()
 
 
 class Writing:

@@ -506,8 +506,11 @@ def test_without_a_descriptor_it_says_so_and_gives_up_what_it_keeps(pool: Segmen
 def test_a_forked_child_has_none_of_the_files_and_keeps_none(pool: SegmentPool) -> None:
     """It would share the locks of its parent, and both would write."""
     file = once(pool, 1)
+    assert once(pool, 0) == file, "it is mapped now"
 
     def look(pipe: Connection) -> None:
+        with open("/proc/self/maps") as maps:
+            assert not any("ipmpi-body" in line for line in maps)
         pipe.send((is_dropped(file), pool.is_empty))
         mine = once(pool, 2)
         pipe.send((mine != file, pool.is_empty))
@@ -520,6 +523,21 @@ def test_a_forked_child_has_none_of_the_files_and_keeps_none(pool: SegmentPool) 
     assert pipe.recv() == (True, True)
     child.join(60)
     assert once(pool, 3) == file
+
+
+def test_without_address_space_for_a_map_it_is_written_all_the_same(
+    pool: SegmentPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> mmap.mmap:
+        raise OSError(12, "Cannot allocate memory")
+
+    file = once(pool, 1)
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    descriptor = filled(pool, 2)
+    monkeypatch.undo()
+    assert os.fstat(descriptor).st_ino == file
+    assert os.pread(descriptor, SIZE, 0) == pattern(2)
+    os.close(descriptor)
 
 
 def test_a_program_that_is_started_has_none_of_the_files(pool: SegmentPool) -> None:
