@@ -441,7 +441,8 @@ class Connection:
             incoming = self._incoming.pop(stream, None)
             if incoming is not None:
                 self.acknowledge()
-                return None if incoming.refused else StreamAborted(stream)
+                is_told = self.takes_lanes or not incoming.refused
+                return StreamAborted(stream, was_refused=incoming.refused) if is_told else None
         return None
 
     def _receive_file(self, number: int, size: int) -> Event | None:

@@ -28,10 +28,12 @@ class StreamAborted(NamedTuple):
     """The rest of a stream will not come.
 
     Its sender has given it up; or, with a ``reason``, bytes of it were lost here, of which nobody else knows.
+    ``was_refused``: this end had refused it, and only its lanes need to know.
     """
 
     stream: int
     reason: str = ""
+    was_refused: bool = False
 
 
 class CreditReceived(NamedTuple):

@@ -8,8 +8,11 @@ each other. The memory is what the receiver would take for the same body.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 
 from .. import limits
+from ..memory import available_bytes
 from ..protocol.connection import Connection
 from ..protocol.frames import Buffer
 from ..protocol.relay import SinkStream
@@ -27,14 +30,18 @@ class _Body:
         size: bytes that have been written.
 
     Raises:
-        OSError: the system gives no file.
+        OSError: the system gives no file, or has too little memory for one of this size.
     """
 
     def __init__(self, pool: TimedPool, total: int) -> None:
         self.size = 0
         self._pool = pool
         self._writing = pool.begin(total)
-        self._file = None if self._writing else MemoryFile(new_file(sealed=True))
+        self._file: MemoryFile | None = None
+        if self._writing is None:
+            if total > available_bytes() // 2:  # a file in memory is not refused: a process is ended later
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            self._file = MemoryFile(new_file(sealed=True))
 
     def append(self, data: Buffer) -> bool:
         """Write a piece at the end; False if there is no room for all of it, and then nothing was added."""

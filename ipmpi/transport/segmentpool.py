@@ -59,8 +59,9 @@ class _Segment:
         Through a map if their pages are there: pwrite(2) looks up and locks each, which takes as long as the copy.
         Without a page, it says that there is no memory, where a map would end the process.
         """
-        numpy = sys.modules.get("numpy")
-        memory = self._mapped() if size <= self._filled and numpy is not None else None
+        numpy = sys.modules.get("numpy")  # another thread may be importing it
+        is_usable = hasattr(numpy, "copyto") and hasattr(numpy, "frombuffer") and hasattr(numpy, "uint8")
+        memory = self._mapped() if size <= self._filled and is_usable else None
         if memory is None or numpy is None:
             self._filled = max(self._filled, write_all(self.descriptor, data))
             return
@@ -85,9 +86,7 @@ class _Segment:
     def close(self) -> None:
         """Give it back to the system, once no receiver has it either."""
         os.close(self.descriptor)
-        if self._map is not None:
-            with contextlib.suppress(BufferError):  # in a child that was forked while another thread wrote to it
-                self._map.close()
+        self._map = None  # it may still be referred to, where writing to it has failed
 
 
 class Writing:
@@ -225,17 +224,18 @@ class SegmentPool:
 
     def _make_room(self, left: int) -> bool:
         """Drop the files that were used longest ago, until the rest has ``left`` bytes and another may come."""
-        if left < 0:
+        written = [segment for segment in self._segments if segment.is_written]
+        if sum(segment.size for segment in written) > left or len(written) >= limits.POOL_FILES:
             return False
-        by_age = sorted(self._segments, key=lambda segment: segment.used_at, reverse=True)
-        kept = sum(segment.size for segment in by_age)
-        while kept > left or len(by_age) >= limits.POOL_FILES:
-            oldest = by_age.pop() if by_age else None
-            if oldest is None:
-                return False
-            if not oldest.is_written:
-                kept -= oldest.size
-                self._drop(oldest)
+        by_age = sorted(
+            (segment for segment in self._segments if not segment.is_written),
+            key=lambda segment: segment.used_at, reverse=True,
+        )  # fmt: skip
+        kept = sum(segment.size for segment in self._segments)
+        while kept > left or len(self._segments) >= limits.POOL_FILES:
+            oldest = by_age.pop()
+            kept -= oldest.size
+            self._drop(oldest)
         return True
 
     def _drop(self, segment: _Segment) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -54,7 +55,9 @@ class UsedMaps:
     def __init__(self, call_later: Callable[[float, Callable[[], None]], object]) -> None:
         self._call_later = call_later
         self._maps: list[mmap.mmap] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # arrays end anywhere, also inside of it
+        self._process = os.getpid()
+        self._is_closed = False
         self._taken = 0
         self._is_watched = False
 
@@ -64,43 +67,54 @@ class UsedMaps:
         Raises:
             OSError, ValueError, OverflowError: there is no memory for it.
         """
+        if self._process != os.getpid():  # a child has the lock as it was at the fork
+            return new_map(size)
         with self._lock:
             memory = self._unused(size)
         if memory is None:
             memory = new_map(size)
         if size <= limits.USED_MAPS // 2:
-            with self._lock:
-                self._keep(memory)
+            self._keep(memory)
         return memory
 
     def _unused(self, size: int) -> mmap.mmap | None:
         for index in range(len(self._maps)):
             memory = self._maps[index]
-            if size <= len(memory) <= 2 * size and _references(memory) == _UNUSED:
+            if size <= len(memory) <= size + size // 4 and _references(memory) == _UNUSED:
                 del self._maps[index]
                 return memory
             del memory
         return None
 
     def _keep(self, memory: mmap.mmap) -> None:
-        self._maps.append(memory)
-        while sum(map(len, self._maps)) > limits.USED_MAPS:
-            del self._maps[0]
-        self._taken += 1
-        if not self._is_watched:
-            self._is_watched = True
-            self._watch(self._taken)
+        with self._lock:
+            if self._is_closed:
+                return
+            self._maps.append(memory)
+            while sum(map(len, self._maps)) > limits.USED_MAPS:
+                del self._maps[0]
+            self._taken += 1
+            is_watched, self._is_watched, seen = self._is_watched, True, self._taken
+        if not is_watched:
+            self._watch(seen)
 
     def _watch(self, seen: int) -> None:
         self._call_later(limits.USED_MAPS_KEPT, lambda: self._look(seen))
 
     def _look(self, seen: int) -> None:
         with self._lock:
-            if seen == self._taken:
+            taken = self._taken
+            if seen == taken:
                 self._is_watched = False
                 self._maps.clear()
-            else:
-                self._watch(self._taken)
+                return
+        self._watch(taken)
+
+    def close(self) -> None:
+        """Keep nothing any more."""
+        with self._lock:
+            self._is_closed = True
+            self._maps.clear()
 
     def forget(self, memory: mmap.mmap) -> None:
         """Do not use this again."""

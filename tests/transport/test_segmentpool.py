@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
@@ -523,6 +524,43 @@ def test_a_forked_child_has_none_of_the_files_and_keeps_none(pool: SegmentPool) 
     assert pipe.recv() == (True, True)
     child.join(60)
     assert once(pool, 3) == file
+
+
+def test_while_numpy_is_being_imported_it_is_written_all_the_same(
+    pool: SegmentPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = once(pool, 1)
+    monkeypatch.setitem(sys.modules, "numpy", types.ModuleType("numpy"))
+    assert once(pool, 2) == file
+
+
+def test_what_fails_half_way_through_a_map_leaves_nothing(
+    pool: SegmentPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once(pool, 1)
+    before = descriptors()
+
+    def fail(place: Any, data: Any) -> None:
+        raise TimeoutError(f"{len(place)} {len(data)}")
+
+    monkeypatch.setattr(np, "copyto", fail)
+    with pytest.raises(TimeoutError):
+        filled(pool, 2)
+    monkeypatch.undo()
+    assert pool.is_empty
+    assert descriptors() == before - 1
+    once(pool, 3)
+
+
+def test_files_that_are_being_written_count_too(pool: SegmentPool) -> None:
+    before = descriptors()
+    writing = [pool.begin(100_000, 0.0) for _ in range(limits.POOL_FILES + 10)]
+    begun = [each for each in writing if each is not None]
+    assert len(begun) == limits.POOL_FILES
+    assert descriptors() == before + 2 * limits.POOL_FILES
+    for each in begun:
+        each.give_up()
+    assert descriptors() == before
 
 
 def test_without_address_space_for_a_map_it_is_written_all_the_same(

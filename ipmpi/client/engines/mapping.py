@@ -7,6 +7,7 @@ robin, where part ``k`` gets the items ``k, k + n, k + 2n, ...``. numpy is used 
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections import UserList
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -188,9 +189,11 @@ def _together(numpy: Any, arrays: list[Any], memory: Memory) -> Any:
         and array.flags.c_contiguous
         for array in arrays
     )
-    size = sum(array.nbytes for array in arrays)
-    if not alike or first.dtype.hasobject or (place := memory(size)) is None:
+    if not alike or first.dtype.hasobject:
         return numpy.concatenate(arrays)
+    kind = numpy.result_type(first)  # in the machine's byte order; fields that overlap are beside each other
     shape = (sum(map(len, arrays)), *first.shape[1:])
-    kind = numpy.result_type(first)  # numpy's byte order is the machine's
+    place = memory(math.prod(shape) * kind.itemsize)
+    if place is None:
+        return numpy.concatenate(arrays)
     return numpy.concatenate(arrays, out=numpy.ndarray(shape, kind, buffer=place))

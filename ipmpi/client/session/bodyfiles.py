@@ -69,7 +69,7 @@ class BodyFiles:
         def copy() -> None:
             try:
                 file = self._pool.file_with(body, stream.total)
-            except (OSError, MemoryError):  # no room for a file: in chunks, then
+            except Exception:  # no room for a file, or whatever else is wrong with it: in chunks, then
                 file = None
             self._loop.call_threadsafe(lambda: self._copied(connection, stream, body, file), self._broken)
 

@@ -71,8 +71,7 @@ class Session:
         self._inline = 0
         self._failure: KernelError | None = None
         self._born = forks()
-        self._is_wanted = True
-        self._has_said_who = False
+        self._is_wanted, self._has_said_who = True, False
         self._transfers = Transfers()
         self.role = address.role
         self.controller_id = address.fingerprint.hex()
@@ -234,6 +233,7 @@ class Session:
             self._loop.call_threadsafe(lambda: self._failed(failure))
         finally:
             self._files.close()
+            self.arriving.used.close()
             self._loop.close()
             atexit.unregister(self._at_exit)  # it would keep the session alive
 

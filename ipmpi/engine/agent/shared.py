@@ -31,20 +31,22 @@ class SharedMemory:
         self._left = size
         self._pool = pool
         self._writing: Writing | None = None
-        self.descriptor = new_file()
-        os.ftruncate(self.descriptor, size)
+        self.descriptor = -1
+        """-1 before something is written, or taken."""
 
-    def _use_again(self, pool: TimedPool) -> None:
-        """Take one of the pool, as bytes come, and not a file."""
-        self._writing = pool.begin(self._size)
+    def _make(self) -> None:
+        if self._pool is not None and self._size >= limits.FILE_BODY:
+            self._writing = self._pool.begin(self._size)
         if self._writing is not None:
-            os.close(self.descriptor)
             self.descriptor = self._writing.reader
+        else:
+            self.descriptor = new_file()
+            os.ftruncate(self.descriptor, self._size)
 
     def write(self, at: int, data: memoryview) -> None:
         """Store a piece."""
-        if self._pool is not None and self._left == self._size >= limits.FILE_BODY:
-            self._use_again(self._pool)
+        if self.descriptor < 0:
+            self._make()
         write_all(self.descriptor if self._writing is None else self._writing.descriptor, [data], at)
         self._left -= len(data)
 

@@ -161,9 +161,10 @@ class LaneEnd:
 
     def passed(self, event: DataReceived, part: LanePart) -> None:
         """So many bytes of a stream come by this lane."""
-        arrival = self._by_body.setdefault(part.body, _Arrival(part.body))
-        if arrival.stream not in (0, event.stream):
-            raise RemoteProtocolError(f"body {part.body} of a lane is that of two streams")
+        arrival = self._by_body.get(part.body) or _Arrival(part.body)
+        if arrival.stream not in (0, event.stream) or self._by_stream.get(event.stream, arrival) is not arrival:
+            raise RemoteProtocolError(f"body {part.body} of a lane is that of two streams, or one of two")
+        self._by_body[part.body] = arrival
         arrival.stream = event.stream
         arrival.told += part.size
         arrival.ends = event.last
@@ -244,14 +245,16 @@ class LaneEnd:
         elif isinstance(event, MessageReceived) and isinstance(event.message, m.LaneBody):
             self._announced(event.message.body, event.stream)
         elif isinstance(event, StreamAborted) and event.stream in self._by_lane_stream:
+            # The session may still tell of bytes of it, before it tells the same.
             arrival = self._by_lane_stream.pop(event.stream)
-            self._by_body.pop(arrival.body, None)
-            self._by_stream.pop(arrival.stream, None)
+            arrival.is_dropped = True
+            arrival.waiting.clear()
 
     def _announced(self, body: int, stream: int) -> None:
-        arrival = self._by_body.setdefault(body, _Arrival(body))
+        arrival = self._by_body.get(body) or _Arrival(body)
         if not stream or arrival.stream_of_lane or len(self._by_lane_stream) >= limits.LANE_BODIES:
             raise RemoteProtocolError(f"body {body} of a lane is announced twice, or there are too many")
+        self._by_body[body] = arrival
         arrival.stream_of_lane = stream
         self._by_lane_stream[stream] = arrival
         if arrival.is_dropped:

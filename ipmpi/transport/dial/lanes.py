@@ -85,20 +85,18 @@ class Lanes:
             if type(event.message) in _ORDERS:
                 self._order(event)
                 return
+        elif isinstance(event, DataReceived) and isinstance(event.data, LanePart):
+            self._passed(event, event.data)
+            return
         elif self._ends:
             if isinstance(event, DataReceived):
-                if isinstance(event.data, LanePart):
-                    self._passed(event, event.data)
-                    return
                 if any(end.holds_back(event) for end in self._ends.values()):
                     return
             elif isinstance(event, StreamAborted):
                 for end in self._ends.values():
                     end.aborted(event.stream)
-        elif isinstance(event, DataReceived) and isinstance(event.data, LanePart):
-            self._passed(event, event.data)
-            return
-        self._on_event(event)
+        if not (isinstance(event, StreamAborted) and event.was_refused):
+            self._on_event(event)
 
     def _passed(self, event: DataReceived, part: LanePart) -> None:
         self._tell(part.lane, lambda end: end.passed(event, part))

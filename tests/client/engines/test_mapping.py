@@ -190,6 +190,10 @@ ALIKE = {
     "rows": [np.arange(6).reshape(2, 3), np.arange(3).reshape(1, 3), np.zeros((0, 3), int)],
     "big-endian": [np.arange(3, dtype=">i4"), np.arange(2, dtype=">i4")],
     "records": [np.zeros(2, [("a", "u1"), ("b", "f8")]), np.ones(3, [("a", "u1"), ("b", "f8")])],
+    "overlapping fields": [
+        np.zeros(3, {"names": ["a", "b"], "formats": ["i8", "i8"], "offsets": [0, 0], "itemsize": 8})
+    ]
+    * 2,
     "dates": [np.array(["2026-01-01"], "M8[D]"), np.array(["2026-01-02"], "M8[D]")],
     "one": [np.arange(5)],
     "scalars": [np.array(1.5), np.array(2.5)],
@@ -210,7 +214,7 @@ def test_arrays_that_are_alike_are_joined_in_memory_that_is_there(parts: list[np
     places: list[bytearray] = []
 
     def memory(size: int) -> memoryview:
-        places.append(bytearray(b"\xff" * (size + 100)))
+        places.append(bytearray(b"\xff" * size))
         return memoryview(places[-1])
 
     joined, usual = join(parts, dist, memory), join(parts, dist)

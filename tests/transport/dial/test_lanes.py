@@ -391,3 +391,35 @@ def test_a_body_that_is_refused_when_its_sender_has_handed_all_over_is_not_kept(
     assert stream.sent == stream.total
     both.until(lambda: is_forgotten(both))
     assert not any(end.errors for end in both.ends)
+
+
+def test_a_body_of_two_names_ends_the_lane_and_not_the_session(both: Both) -> None:
+    stream = part_of(both, 77, 10)
+    both.until(lambda: both.receiver.lane._by_stream)
+    both.sender.connection.feed(stream, LanePart(LANE, 78, 10))
+    both.sender.wake()
+    both.until(lambda: LANE not in both.receiver.lanes._ends)
+    assert both.receiver.aborted, "what has been told of will not come"
+    assert not any(end.errors for end in both.ends)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_lane_that_is_ahead_of_the_session_when_a_body_is_given_up_keeps_nothing(
+    both: Both, refused: bool
+) -> None:
+    out = both.sender.lane.connection.send_streamed(m.LaneBody(77, [50]), 50)
+    both.sender.lane.wake()
+    both.until(lambda: both.receiver.lane._by_body)
+    both.sender.lane.connection.abort(out)
+    both.sender.lane.wake()
+    both.until(lambda: not both.receiver.lane._by_lane_stream)
+    stream = part_of(both, 77, 20)
+    both.until(lambda: both.receiver.lane._by_stream)
+    if refused:
+        both.receiver.connection.refuse(both.receiver.streams[0])
+    both.sender.connection.abort(stream)
+    both.sender.wake()
+    both.until(lambda: is_forgotten(both))
+    assert is_forgotten(both)
+    assert len(both.receiver.aborted) == (0 if refused else 1)
+    assert not any(end.errors for end in both.ends)
