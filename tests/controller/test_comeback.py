@@ -429,6 +429,34 @@ def test_a_command_for_all_engines_does_not_run_after_one_that_was_sent_later() 
     assert given.id < 7 << 20, "another controller would run it after that"
 
 
+def test_a_command_for_all_engines_is_not_for_those_that_have_joined_later() -> None:
+    """Its client does not know its engines, but all of them were given it."""
+    controller = Controller()
+    controller.set_registers()
+    controller.set_registers(LATE)
+    controller.hears(SET, m.CommandsHeld(7 << 20, CLIENT, 5, "execute", 2, running=[0], lost=[1]))
+    controller.hears(SET, m.CommandsHeld(is_last=True))
+    controller.client_tells(m.CommandAgain(5, None, "execute", "execute", b"op"))
+    sent = controller.flush()
+    assert [list(each.engines) for each in sent[CLIENT] if isinstance(each, m.Accepted)] == [[0, 1]]
+    assert undone(sent[CLIENT]) == [("ConnectionError", [1])]
+    assert dispatched(sent[LATE]) == []
+
+
+def test_a_client_hears_which_engines_a_command_is_for_before_it_hears_that_some_are_lost() -> None:
+    """It takes the first answer to be that of all engines, if it has not heard which they are."""
+    controller = Controller()
+    controller.set_registers()
+    controller.hears(SET, m.CommandsHeld(7 << 20, CLIENT, 5, "execute", 2, running=[1]))
+    controller.router.ranks_lost(SET, [1], "killed")
+    controller.hears(SET, m.CommandsHeld(is_last=True))
+    controller.client_tells(m.CommandAgain(5, None, "execute", "execute", b"op"))
+    sent = controller.flush()
+    told = [(type(each), list(each.engines)) for each in sent[CLIENT] if isinstance(each, m.Accepted | m.Undone)]
+    assert told == [(m.Accepted, [0, 1]), (m.Undone, [1])]
+    assert dispatched(sent[SET]) == [(5, [0])]
+
+
 def test_a_client_that_comes_too_late_does_not_change_the_order_of_what_has_run() -> None:
     """Its command was begun on one engine; the other one ran what another client has sent meanwhile."""
     controller = Controller()

@@ -271,9 +271,9 @@ class ResumedCommands:
         lost = IdSet(_without(lacks, there))
         for result, _ in held.answers:
             lost.remove(result.engines)  # it has answered before
-        self._tell(again, lost.ids(), "EngineLost", f"{message.label}: {NOT_BACK}")
-        if message.engines is None:
+        if message.engines is None:  # first: without it, a client takes one answer to be that of all engines
             self._act(Send(client, m.Accepted(message.id, engines)))
+        self._tell(again, lost.ids(), "EngineLost", f"{message.label}: {NOT_BACK}")
         for output in held.printed:
             self._act(Send(client, output))
         for result, body in held.answers:
@@ -329,6 +329,8 @@ class ResumedCommands:
         if message.engines is not None:
             return Ids.of(message.engines), IdSet(message.lacks)
         given = IdSet() if held is None else held.engines
+        if held is not None and given and held.is_everywhere:
+            return given.ids(), given  # others have joined since
         if not message.one_idle:
             given.add(self._registry.resolve(message.targets))
         elif not given:
