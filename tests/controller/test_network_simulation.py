@@ -58,7 +58,8 @@ STEPS = int(os.environ.get("IPMPI_SIMULATED_STEPS", "400000"))
 SEED = os.environ.get("IPMPI_SIMULATION_SEED", "")
 PARTS = 10
 FOUND = (
-    187, 100_322, 100_334, 100_372, 100_468, 100_480, 100_645, 100_722, 2_000_003, 2_000_013, 2_000_074, 7_000_004,
+    187, 100_322, 100_334, 100_372, 100_468, 100_480, 100_645, 100_722, 2_000_003, 2_000_013, 2_000_074, 2_000_245,
+    7_000_004,
 )  # fmt: skip
 """Seeds that have found something, in what they play or in what is said of it."""
 
