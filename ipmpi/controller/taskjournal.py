@@ -451,9 +451,9 @@ class TaskJournal(NoJournal):
     def _tell_sets(self) -> None:
         """Tell engine sets how many of their results need not be kept any more.
 
-        While the disk is full, they need not keep what clients have either, although that is not written.
+        While the disk is full, they keep all: the next controller would not know that clients have them.
         """
-        if not self._ends and not self.memory.is_unwritten and (self._writer.is_failing or not self._changes):
+        if not self._ends and not self.memory.is_unwritten and not self._changes:
             self._out += self._receipts.due()
 
     def next_deadline(self, now: float) -> float | None:

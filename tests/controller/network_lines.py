@@ -91,6 +91,10 @@ class Known:
     def wake(self) -> None:
         """What is to be sent is found by itself."""
 
+    def refuse(self, stream: int) -> None:
+        """As :class:`ipmpi.controller.sessions.PeerSession`."""
+        self.connection.refuse(stream)
+
 
 class Line:
     """The network between a peer and the controller: its state, and the bytes under way in both directions.

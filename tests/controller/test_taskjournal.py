@@ -292,6 +292,58 @@ def test_what_its_client_has_fetched_does_not_run_again_without_it_while_that_is
     assert stage.runs[b"task"] == 1
 
 
+def test_what_its_client_has_fetched_while_the_disk_is_full_does_not_run_again_without_it() -> None:
+    """The engine set keeps the result until there is room, and tells it the next controller."""
+    stage = JournalStage(1, clients=1, sets=1)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+    client.submit(b"task")
+    stage.deliver_all()
+    stage.store.is_full = True
+    engines.step()
+    engines.step()
+    for _ in range(4):
+        stage.deliver_all()
+        stage.now += 1
+        stage.flush()
+    assert client.tasks[b"task"][1].heard == [("ok", b"task")]
+    assert not client.submitter.is_busy
+    stage.vanish(client)
+    stage.kill()
+    stage.store.is_full = False
+    stage.connect(engines)
+    stage.deliver_all()
+    stage._lease_ends()
+    for _ in range(4):
+        stage.now += 1
+        stage.flush()
+        stage.deliver_all()
+        engines.step()
+    assert stage.runs[b"task"] == 1
+
+
+def test_engine_sets_keep_results_only_until_there_is_room_again() -> None:
+    stage = JournalStage(1, clients=1, sets=1, has_names=False)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+    client.submit(b"task")
+    stage.deliver_all()
+    stage.store.is_full = True
+    engines.step()
+    engines.step()
+    stage.deliver_all()
+    stage.now += 1
+    stage.flush()
+    stage.deliver_all()
+    assert engines.unrecorded._results
+    stage.store.is_full = False
+    stage.now += 2
+    stage.flush()
+    stage.deliver_all()
+    assert not engines.unrecorded._results
+    assert not stage.store.contents.groups
+
+
 def test_groups_that_follow_each_other_are_a_commit_each_and_the_rest_is_written_with_some() -> None:
     """What was fetched is not written with each group, and not in a commit of its own."""
     stage = JournalStage(1, clients=1, sets=1, has_names=False)
