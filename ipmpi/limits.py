@@ -42,8 +42,9 @@ FILLERS: Final = 2
 
 POOL_SHARE: Final = 1 / 16
 POOL_BYTES: Final = 1024 * MIB
-"""Files in memory that a client keeps to write them again, and all ranks of a node together: so much of the memory
-that is left, and at most POOL_BYTES for a process. For two arrays of 100 MB in turns, 3 GB have to be left."""
+"""Files in memory that a client keeps to write them again, a controller, a node agent, and all ranks of a node
+together: so much of the memory that is left each, and at most POOL_BYTES. For two arrays of 100 MB in turns, 3 GB
+have to be left."""
 
 POOL_FILES: Final = 64
 """How many of them: each is a descriptor, of the 1,024 that a process has by default."""

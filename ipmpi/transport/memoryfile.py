@@ -65,7 +65,9 @@ def write_all(descriptor: int, data: Iterable[Buffer], at: int = 0) -> int:
 
 
 class MemoryFile:
-    """A sealed file in memory, see :class:`ipmpi.protocol.streams.BodyFile`; closed when nothing refers to it.
+    """A file in memory of a fixed size, closed when nothing refers to it.
+
+    See :class:`ipmpi.protocol.streams.BodyFile`.
 
     Args:
         descriptor: which this closes.
