@@ -7,7 +7,9 @@ are killed. Who comes back does so as in ``ipmpi.transport.dial.dialled``, which
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Callable
 
 from ipmpi.journal.rows import ReservedRow, UsedRow
 from ipmpi.protocol import messages as m
@@ -21,6 +23,8 @@ from tests.controller.task_stage import StageTask, TaskClient
 
 LONGEST_PARTITION = 15.0
 """Seconds; sets that stay away for longer than RECOVERY lose their tasks, as is documented."""
+LONGEST_STANDSTILL = 10_000
+"""Turns without faults in which no command, task or request ends, and after which none will: some 150 seconds."""
 LOSSES = 8
 """How many ranks, sets, and clients are killed at most, each."""
 
@@ -342,14 +346,34 @@ class NetworkStage(ControllerStage):
         self.store.is_full = False
         self.is_calm = True
 
-    def calm_down(self, limit: int = 20_000) -> None:
+    def calm_down(self) -> None:
         """Nothing fails any more; let commands end, requests be answered, and sets hear what is reserved."""
         self.calm()
-        for number in range(limit):
+        self._turn_until(lambda: not (self._is_due or self._have_requests), 20, "requests are not answered")
+
+    def _turn_until(self, is_over: Callable[[], bool], every: int, violation: str) -> None:
+        """Go on as long as something ends, and look in each ``every``-th turn whether it is over.
+
+        Hundreds of commands may wait for one engine, which runs one after the other: the turns are counted since
+        something has ended for the last time. There is less and less to end, so this comes to its end.
+        """
+        left, since = self._open_ends, 0
+        for number in itertools.count():
             self.turn()
-            if number % 20 == 0 and not self._is_due and not self._have_requests:
+            if number % every == 0 and is_over():
                 return
-        raise Violation("requests are not answered")
+            if (now_left := self._open_ends) < left:
+                left, since = now_left, number
+            elif number - since >= LONGEST_STANDSTILL:
+                raise Violation(violation)
+
+    @property
+    def _open_ends(self) -> int:
+        """How many commands and requests clients have under way, and how many tasks have not ended."""
+        clients = [*self.clients, *self.commanding]
+        commands = sum(not sent.future.done() for client in self.commanding for sent in client.sent)
+        tasks = sum(not task.ending.heard for client in self.clients for task in client.tasks.values())
+        return commands + tasks + sum(not each.done() for client in clients for each in client.requests)
 
     @property
     def _have_requests(self) -> bool:
@@ -373,14 +397,10 @@ class NetworkStage(ControllerStage):
         tokens = self._tokens()
         return [known for known in self.sessions.values() if known.token not in tokens]
 
-    def settle(self, limit: int = 20_000) -> None:
+    def settle(self) -> None:
         """Let everything come to its end."""
         self.calm()
-        for number in range(limit):
-            self.turn()
-            if number % 50 == 0 and not self.is_busy:
-                return
-        raise Violation("tasks, commands or requests do not end")
+        self._turn_until(lambda: not self.is_busy, 50, "tasks, commands or requests do not end")
 
     @property
     def is_busy(self) -> bool:

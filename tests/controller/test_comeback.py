@@ -346,7 +346,7 @@ class Controller:
             self.router.register(session.key, event.message)
 
     def hears(self, key: int, message: m.AnyMessage, role: str = "engine", body: Sequence[Any] = ()) -> None:
-        session: Any = SimpleNamespace(role=role, key=key, former=b"first" if key == SET else b"")
+        session: Any = SimpleNamespace(role=role, key=key, former={SET: b"first", LATE: b"second"}.get(key, b""))
         event: Any = SimpleNamespace(message=message, body=body, stream=0)
         if not self.comeback.takes(session, event):
             self.passes(session, event)
@@ -441,6 +441,40 @@ def test_a_command_for_all_engines_is_not_for_those_that_have_joined_later() -> 
     assert [list(each.engines) for each in sent[CLIENT] if isinstance(each, m.Accepted)] == [[0, 1]]
     assert undone(sent[CLIENT]) == [("ConnectionError", [1])]
     assert dispatched(sent[LATE]) == []
+
+
+@pytest.mark.parametrize("figures", [(2, 4), (4, 2)])
+def test_a_command_for_all_engines_that_another_controller_has_enlarged_is_for_all_of_them(
+    figures: tuple[int, int],
+) -> None:
+    """It was for one set; after a restart, for another one as well, which had joined meanwhile."""
+    controller = Controller([b"first", b"second"])
+    controller.set_registers()
+    controller.set_registers(LATE)
+    for key, figure, ranks in ((SET, figures[0], [0, 1]), (LATE, figures[1], [0])):
+        controller.hears(key, m.CommandsHeld(7 << 20, CLIENT, 5, "execute", figure, running=ranks))
+        controller.hears(key, m.CommandsHeld(is_last=True))
+    controller.client_tells(m.CommandAgain(5, None, "execute", "execute", b"op"))
+    sent = controller.flush()
+    assert [list(each.engines) for each in sent[CLIENT] if isinstance(each, m.Accepted)] == [[0, 1, 2, 3]]
+    assert dispatched(sent[LATE]) == [(5, [1])]
+
+
+def test_such_a_command_comes_first_on_all_its_engines() -> None:
+    """Ranks that work together inside it wait for the last one, which must not begin another client's before."""
+    controller = Controller([b"first", b"second"], [OTHER, CLIENT])
+    controller.set_registers()
+    controller.set_registers(LATE)
+    for key, figure, ranks in ((SET, 2, [0, 1]), (LATE, 4, [0])):
+        controller.hears(key, m.CommandsHeld(7 << 20, CLIENT, 5, "execute", figure, running=ranks))
+    controller.hears(OTHER, again(1, [2, 3]), "mec")
+    controller.hears(OTHER, m.CommandsTold(), "mec")
+    controller.client_tells(again(5, [0, 1, 2, 3]))
+    for key in (SET, LATE):
+        controller.hears(key, m.CommandsHeld(is_last=True))
+    assert dispatched(controller.flush()[LATE]) == [(5, [1])]
+    controller.router.result(LATE, m.Result(7 << 20, [0, 1], True, b"out"), [], 0)
+    assert dispatched(controller.flush()[LATE]) == [(5, [1]), (1, [0, 1])]
 
 
 def test_a_client_hears_which_engines_a_command_is_for_before_it_hears_that_some_are_lost() -> None:

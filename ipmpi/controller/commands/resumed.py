@@ -107,6 +107,7 @@ class ResumedCommands:
         name = message.client, message.number
         held = self._held.setdefault(name, Held(message.id, *name, message.method, message.engines))
         self._by_serial[message.id] = held
+        held.total = max(held.total, message.engines)  # after a restart it may have been for others as well
         held.running.add(of_ranks(key, message.running))
         held.ended.add(of_ranks(key, message.ended))
         held.lost.add(of_ranks(key, message.lost))

@@ -59,7 +59,7 @@ class Router:
         self._serial = Serials(first_serial)
         self._now = 0.0
         self._effects: list[Effect] = []
-        self._interrupting: list[int] = []
+        self._interrupting: list[tuple[int, QueuedCommand]] = []
         self._starting: dict[QueuedCommand, IdSet] = {}
         self._late: dict[QueuedCommand, IdSet] = {}
         self._undone: dict[tuple[QueuedCommand, str, str, m.Death | None], IdSet] = {}
@@ -170,7 +170,7 @@ class Router:
                 self._clear(self._queues.own(engine), text)
                 self._free([engine], work)
             else:
-                self._interrupting.append(engine)  # sent after the commands of this iteration
+                self._interrupting.append((engine, work))  # sent after the commands of this iteration
         return busy
 
     def kill(self, targets: Iterable[int] | None, reason: str = "it was ended by kill()") -> Ids:
@@ -460,7 +460,8 @@ class Router:
         self._starting.clear()
         self._effects += withdrawn(self.registry, undone)
         if self._interrupting:
-            interrupted = self.registry.by_set(self._interrupting).items()
+            meant = [engine for engine, work in self._interrupting if self.runs(engine, work)]  # not the next one
+            interrupted = self.registry.by_set(meant).items()
             self._effects += [Send(key, m.InterruptRanks(ranks)) for key, ranks in interrupted]
             self._interrupting.clear()
         self.debuggers.channels.look()

@@ -79,6 +79,7 @@ class CommandBook:
             self._begin(message)
         else:
             known.ranks.add(message.ranks)
+            known.engines = max(known.engines, message.engines)  # another controller may have enlarged it
             self._complete.pop(known.serial, None)
         if stream:
             self._arriving[stream] = message

@@ -249,6 +249,20 @@ def test_an_interrupt_of_a_command_spares_what_others_run(router: Router) -> Non
     assert router.interrupt(None, BOB, [1]) == {}  # it is another one's number
 
 
+@pytest.mark.parametrize("commands", [None, [1]])
+def test_an_interrupt_of_a_command_that_ends_in_the_same_turn_spares_the_next_one(
+    router: Router, commands: list[int] | None
+) -> None:
+    command(router, 1, [0, 1])
+    command(router, 5, [0, 1], client=BOB)
+    ((_, first),) = dispatches(router)
+    assert router.interrupt([0, 1], ALICE, commands).keys() == {0, 1}
+    answer(router, SET, first, [0])
+    effects = router.flush()
+    assert [dispatch.number for _, dispatch in sent(effects, m.Dispatch)] == [5]
+    assert sent(effects, m.InterruptRanks) == [(SET, m.InterruptRanks([1]))]
+
+
 def test_an_interrupted_command_leaves_the_queues_in_which_it_waits(router: Router) -> None:
     command(router, 5, [0, 1], client=BOB)
     command(router, 1, [0, 1, 2])

@@ -57,6 +57,13 @@ def test_what_its_client_has_is_forgotten(book: CommandBook) -> None:
     assert [each.number for each in told(book) if isinstance(each, m.CommandsHeld)] == [3]
 
 
+def test_a_command_that_another_controller_has_enlarged_is_told_as_it_is_now(book: CommandBook) -> None:
+    """It was for one rank; for the other one, it comes from a controller that has it go to three engines."""
+    given(book, 1, [0])
+    book.given(m.Dispatch(101, [1], "execute", b"op", client=CLIENT, number=1, engines=3))
+    assert told(book) == [held(1, 3, running=[0, 1])]
+
+
 def test_output_comes_before_the_answer(book: CommandBook) -> None:
     given(book, 1, [0])
     printed = m.Output(101, [m.OutputBlock(m.STDOUT, 0, [0], b"hello\n")])
