@@ -287,6 +287,7 @@ def _follow_files(record: ClusterRecord, files: Sequence[Path]) -> None:
     grown = GrowingFiles(files)
     shown = files[-1] if files else None
     last = False
+    sys.stdout.flush()  # what was printed so far may wait in a pipe
     while True:
         for path in log_files(record):
             text = grown.read(path)
