@@ -294,8 +294,8 @@ def test_outside_of_commands_it_prints(engine: Engine, capsys: pytest.CaptureFix
 
 
 def test_a_forked_child_prints(engine: Engine) -> None:
-    source = "import os, sys\nr, w = os.pipe()\nif not os.fork():\n    os.dup2(w, 1); display('child'); sys.stdout.flush(); os._exit(0)\n"
-    source += "os.close(w); os.wait(); said = os.read(r, 99)"
+    source = "import os, sys\nr, w = os.pipe()\nif not os.fork():\n    os.dup2(w, 1); display('child')\n"
+    source += "    sys.stdout.flush(); os._exit(0)\nos.close(w); os.wait(); said = os.read(r, 99)"
     script = "import sys\nfrom ipmpi.engine.session.namespace import Namespace\n"
     script += "from ipmpi.protocol.operations import Execute, encode\npublished = []\n"
     script += "namespace = Namespace(0)\nnamespace.displays.connect(published.append)\n"
