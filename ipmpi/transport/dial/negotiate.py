@@ -279,11 +279,13 @@ class ListenNegotiation(_Negotiation):
         if self._on_lane is None or not isinstance(self._pipe, TlsPipe):
             super()._advance()
             return
-        if not self._preamble and self._pipe.hear_plain(1, keep=True) != PREAMBLE[:1]:
-            if self._pipe.hear_plain(1, keep=True):
-                self._on_lane = None  # it is a peer that begins with TLS
-                super()._advance()
-            return
+        if not self._preamble:
+            first = self._pipe.hear_plain(1, keep=True)
+            if first != PREAMBLE[:1]:
+                if first:
+                    self._on_lane = None  # it is a peer that begins with TLS
+                    super()._advance()
+                return
         # Not one byte more: what follows is for the other end of the lane.
         self._preamble += self._pipe.hear_plain(len(PREAMBLE) + TICKET_BYTES - len(self._preamble))
         if not PREAMBLE.startswith(self._preamble[: len(PREAMBLE)]):

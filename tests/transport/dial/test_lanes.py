@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import random
+import select
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, get_args
@@ -17,14 +19,16 @@ from ipmpi.client import MultiEngineClient
 from ipmpi.errors import CompositeError, ConnectionError, KernelError, RemoteProtocolError
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived, StreamAborted
-from ipmpi.protocol.lanes import PREAMBLE
+from ipmpi.protocol.lanes import PREAMBLE, TICKET_BYTES
 from ipmpi.protocol.streams import LanePart, OutgoingStream
+from ipmpi.tls import Identity, TlsSession
 from ipmpi.transport.dial.lane import LaneEnd
 from ipmpi.transport.dial.lanes import Lanes, _Making
-from ipmpi.transport.dial.negotiate import Authenticated
+from ipmpi.transport.dial.negotiate import Authenticated, ListenNegotiation
 from ipmpi.transport.dial.routes import Route
 from ipmpi.transport.link import Link
 from ipmpi.transport.loop import Loop
+from ipmpi.transport.tlspipe import TlsPipe
 from tests.in_process import InProcess, in_process, wait_until
 from tests.socketpipe import SocketPipe
 
@@ -423,3 +427,32 @@ def test_a_lane_that_is_ahead_of_the_session_when_a_body_is_given_up_keeps_nothi
     assert is_forgotten(both)
     assert len(both.receiver.aborted) == (0 if refused else 1)
     assert not any(end.errors for end in both.ends)
+
+
+def test_a_ticket_that_comes_while_it_is_looked_for_is_taken() -> None:
+    loop, ticket = Loop(), bytes(range(TICKET_BYTES))
+    identity = Identity.create(time.time())
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as near:
+        far = server.accept()[0]
+        far.setblocking(False)
+        pipe = TlsPipe(far, TlsSession.listener(identity))
+        hear, taken, failed = pipe.hear_plain, [], []
+        to_send = [PREAMBLE + ticket]
+
+        def late(size: int, *, keep: bool = False) -> bytes:
+            data = hear(size, keep=keep)
+            while to_send:
+                near.sendall(to_send.pop())
+                select.select([far], [], [], 20)
+            return data
+
+        pipe.hear_plain = late  # type: ignore[method-assign]
+        negotiation = ListenNegotiation(
+            loop, pipe, identity.fingerprint, lambda _: pytest.fail("a lane"), lambda *_: None, failed.append,
+            on_lane=lambda ticket, _: taken.append(ticket),
+        )  # fmt: skip
+        negotiation.catch_up()
+        negotiation.catch_up()
+        assert (taken, failed) == ([ticket], [])
+        pipe.close()
+    loop.close()
