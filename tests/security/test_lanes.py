@@ -73,6 +73,16 @@ def array(seed: int, size: int = SIZE) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, size, dtype=np.uint8)
 
 
+def there_and_back(mec: MultiEngineClient, relay: Relay, least: int) -> None:
+    """Push and pull so many arrays at least, and until the relay has cut four times."""
+    rounds = 0
+    while rounds < least or relay.cuts < 4:
+        data = array(rounds)
+        mec.push({"x": data})
+        assert np.array_equal(mec.pull("x")[0], data)
+        rounds += 1
+
+
 def test_large_bodies_of_both_directions_go_by_one_lane(tmp_path: Path) -> None:
     with laned(tmp_path) as (mec, relay, running):
         mec.push({"x": array(1)})
@@ -134,12 +144,7 @@ def test_a_lane_that_is_cut_at_any_moment_loses_nothing(tmp_path: Path, seed: in
         return next(first, (source.randrange(1, 8_000_000), source.random() < 0.5))
 
     with laned(tmp_path, budget) as (mec, relay, running):
-        rounds = 0
-        while rounds < 10 or relay.cuts < 4:
-            data = array(rounds)
-            mec.push({"x": data})
-            assert np.array_equal(mec.pull("x")[0], data)
-            rounds += 1
+        there_and_back(mec, relay, 10)
         assert "is gone" not in running.log()
 
 
@@ -147,12 +152,7 @@ def test_a_lane_that_is_cut_at_any_moment_loses_nothing(tmp_path: Path, seed: in
 def test_lane_and_link_that_are_both_cut_lose_nothing(tmp_path: Path, seed: int) -> None:
     source = random.Random(seed)
     with laned(tmp_path, lambda: (source.randrange(300_000, 9_000_000), source.random() < 0.5)) as (mec, relay, _):
-        rounds = 0
-        while rounds < 8 or relay.cuts < 4:
-            data = array(rounds)
-            mec.push({"x": data})
-            assert np.array_equal(mec.pull("x")[0], data)
-            rounds += 1
+        there_and_back(mec, relay, 8)
 
 
 def test_calls_end_when_the_controller_of_a_lane_is_killed(tmp_path: Path) -> None:
