@@ -17,6 +17,10 @@ IDENTITY = Identity.create(NOW)
 @pytest.fixture(params=[bulk.DirectBulk, bulk.PublicBulk])
 def pair(request, monkeypatch):
     monkeypatch.setattr("ipmpi.tls.session.bulk_of", request.param)
+    return _connected()
+
+
+def _connected() -> tuple[TlsSession, TlsSession]:
     dialler, listener = TlsSession.dialler(), TlsSession.listener(IDENTITY)
     done = False
     while not done:
@@ -28,12 +32,20 @@ def pair(request, monkeypatch):
     return dialler, listener
 
 
+def ciphertext_of(session: TlsSession) -> bytes:
+    """All that waits, copied."""
+    pieces = []
+    while piece := session.ciphertext_to_send():
+        pieces.append(bytes(piece))
+    return b"".join(pieces)
+
+
 @pytest.mark.parametrize("size", [1, 100, 16 * 1024, 16 * 1024 + 1, 300_000, 2_000_000])
 def test_bytes_arrive(pair, size: int) -> None:
     dialler, listener = pair
     sent = os.urandom(size)
     dialler.write(sent)
-    listener.receive_ciphertext(dialler.ciphertext_to_send())
+    listener.receive_ciphertext(ciphertext_of(dialler))
     assert listener.read(size + 1) == sent
     assert listener.read() == b""
 
@@ -42,7 +54,7 @@ def test_a_small_read_leaves_the_rest(pair) -> None:
     dialler, listener = pair
     sent = os.urandom(700_000)
     dialler.write(sent)
-    listener.receive_ciphertext(dialler.ciphertext_to_send())
+    listener.receive_ciphertext(ciphertext_of(dialler))
     received = b""
     while piece := listener.read(1000):
         assert len(piece) <= 1000
@@ -54,7 +66,7 @@ def test_ciphertext_in_any_pieces(pair) -> None:
     dialler, listener = pair
     sent = os.urandom(100_000)
     dialler.write(sent)
-    ciphertext = dialler.ciphertext_to_send()
+    ciphertext = ciphertext_of(dialler)
     received = b""
     for start in range(0, len(ciphertext), 777):
         listener.receive_ciphertext(ciphertext[start : start + 777])
@@ -73,6 +85,42 @@ def test_what_came_before_a_spoilt_record_is_read(pair) -> None:
     assert listener.read() == b"before"
     with pytest.raises(TlsError, match="changed on the way"):
         listener.read()
+
+
+@pytest.mark.parametrize("kept", [1, 2, 5])
+def test_what_is_kept_stays_as_it_is(pair, kept: int) -> None:
+    """Views of what was read, or of what is to be sent, are kept while more comes: also small parts of them."""
+    dialler, listener = pair
+    sent = [os.urandom(200_000) for _ in range(kept + 3)]
+    to_send = []
+    for data in sent:
+        dialler.write(data)
+        while piece := dialler.ciphertext_to_send():
+            to_send.append(memoryview(piece)[:])
+    received = []
+    for data in sent:
+        arrived = 0
+        while arrived < len(data):
+            listener.receive_ciphertext(to_send.pop(0))
+            while plain := listener.read():
+                received.append(memoryview(plain)[1000:2000] if len(plain) > 2000 else memoryview(plain))
+                arrived += len(plain)
+        del received[:-kept]
+        everything = b"".join(sent)
+        assert all(bytes(view) in everything for view in received)
+
+
+def test_bulk_is_lent_and_messages_are_copied() -> None:
+    dialler, listener = _connected()
+    for size, kind in ((200_000, memoryview), (200_000, memoryview), (1_000, bytes)):
+        dialler.write(os.urandom(size))
+        ciphertext = dialler.ciphertext_to_send()
+        listener.receive_ciphertext(ciphertext)
+        plaintext = listener.read()
+        assert isinstance(plaintext, kind)
+        assert isinstance(ciphertext, kind)
+        assert memoryview(plaintext).readonly
+        del ciphertext, plaintext  # else the next ones are copied: there are two buffers
 
 
 def test_goodbye(pair) -> None:

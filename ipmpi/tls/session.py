@@ -58,7 +58,9 @@ class TlsSession:
         self._state = _State.HANDSHAKE
         self._failure: TlsError | TlsClosed | None = None
         self._first_bytes = b""
-        self._ciphertext: deque[bytes] = deque()
+        self._ciphertext: deque[bytes | memoryview] = deque()
+        self._uncollected = 0
+        """Bytes of plaintext whose ciphertext OpenSSL has."""
         self._written = 0
         self._may_have_ciphertext = False
 
@@ -162,20 +164,10 @@ class TlsSession:
         while view:
             view = view[self._connection.bio_write(view) :]
 
-    def ciphertext_to_send(self, max: int | None = None) -> bytes:
-        """Bytes for the network, b'' when there are none. ``max``: at most so many, the rest stays."""
+    def ciphertext_to_send(self) -> bytes | memoryview:
+        """Bytes for the network: the next ones, up to 512 KiB; empty when there are none."""
         self._collect()
-        if not self._ciphertext:
-            return b""
-        if max is None:
-            data = self._ciphertext.popleft() if len(self._ciphertext) == 1 else b"".join(self._ciphertext)
-            self._ciphertext.clear()
-            return data
-        data = self._ciphertext.popleft()
-        if len(data) > max:
-            self._ciphertext.appendleft(data[max:])
-            data = data[:max]
-        return data
+        return self._ciphertext.popleft() if self._ciphertext else b""
 
     @property
     def has_ciphertext(self) -> bool:
@@ -187,6 +179,7 @@ class TlsSession:
         # Always emptied: OpenSSL moves what is left in a memory BIO to its front at the next write.
         if self._may_have_ciphertext:
             self._may_have_ciphertext = False
+            self._uncollected = 0
             self._ciphertext.extend(self._bulk.ciphertext())
 
     # --- plaintext
@@ -217,9 +210,12 @@ class TlsSession:
                 self._connection.sendall(piece)
             except SSL.Error as error:
                 self._fail(error)
-            self._collect()
+            # Not after each: a chunk and what goes before it are read out as one.
+            self._uncollected += len(piece)
+            if self._uncollected >= _WRITE_PIECE:
+                self._collect()
 
-    def read(self, max: int = 256 * 1024) -> bytes:
+    def read(self, max: int = 256 * 1024) -> bytes | memoryview:
         """Plaintext, at most ``max`` bytes. Fewer than ``max``: nothing more until more ciphertext arrives.
 
         Raises:
