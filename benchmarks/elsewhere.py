@@ -1,7 +1,7 @@
 """``python -m benchmarks.elsewhere``: a client on another machine, so that all goes over TCP with TLS.
 
 The machines are network namespaces of this one (:mod:`benchmarks.nodes`). One TLS stream between them, ipmpi and
-Dask with TLS have their turns in rounds; then one very big object is pushed.
+Dask with TLS are started for their turns, in rounds; then one very big object is pushed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -37,21 +37,49 @@ TURN_LIMIT: Final = 60.0
 BIG_LIMIT: Final = 120.0
 
 
-def _contact(folder: Path, name: str, told: dict[str, str]) -> Path:
-    """Write a file that says how to reach a system; it may have a key."""
-    file = folder / f"{name.replace(' ', '-')}.json"
-    file.touch(0o600)
-    file.write_text(json.dumps(told))
-    return file
+@contextlib.contextmanager
+def _ours(engines: int, _size: int) -> Iterator[dict[str, str]]:
+    with own_cluster(engines, mpi_or_none()[0], address=HERE) as target:
+        yield {"furl_file": str(target.mec_furl)}
 
 
 @contextlib.contextmanager
-def _dask(engines: int) -> Iterator[dict[str, str]]:
-    cluster, told = importlib.import_module("benchmarks.systems.daskcluster").serve(engines, HERE)
+def _stream(_engines: int, size: int) -> Iterator[dict[str, str]]:
+    with served(HERE, size // 8 * 8) as told:
+        yield told
+
+
+@contextlib.contextmanager
+def _dask(engines: int, _size: int) -> Iterator[dict[str, str]]:
+    # Dask sets MALLOC_TRIM_THRESHOLD_ in this process, for its workers. A client that inherits it, of whatever
+    # system, maps and clears new pages for every buffer of 128 KiB or more, which more than halves its rates.
+    with mock.patch.dict("os.environ"):
+        cluster, told = importlib.import_module("benchmarks.systems.daskcluster").serve(engines, HERE)
     try:
         yield told
     finally:
         cluster.close()
+
+
+_SERVERS: Final[Mapping[str, Callable[[int, int], contextlib.AbstractContextManager[dict[str, str]]]]] = {
+    OWN: _ours, "one TLS stream": _stream, "Dask with TLS": _dask
+}  # fmt: skip
+"""What starts a system here, with so many engines, and says how to reach it."""
+
+
+def _turn(name: str, keys: Sequence[str], nodes: Nodes, folder: Path, options: argparse.Namespace) -> turns.Turn:
+    """Start a system, and give it its turn: while it has that, no other one runs."""
+    try:
+        with _SERVERS[name](options.n, options.transfer) as told:
+            contact = folder / "contact.json"
+            contact.touch(0o600)  # it may have a key
+            contact.write_text(json.dumps(told))
+            return turns.take(
+                name, RUNNING[name], keys, options.n, options.transfer, prefix=in_node(nodes),
+                contact=contact, limit=TURN_LIMIT, quote=True,
+            )  # fmt: skip
+    except Exception as error:  # any of a system's own
+        return turns.Turn(why=f"{type(error).__name__}: {error}")
 
 
 def in_node(nodes: Nodes) -> list[str]:
@@ -76,37 +104,19 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All of it, with nodes that the process can have."""
     systems = [name for name, entry in RUNNING.items() if entry.is_installed()]
     found = Comparison(systems, KEYS)
+    for name in set(RUNNING) - set(systems):
+        found.add_failure(name, "not installed")
     record: dict[str, Any] = {"load": os.getloadavg()[0]}
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ipmpi-nodes-")))
-        nodes = stack.enter_context(Nodes(1, folder))
-        target = stack.enter_context(own_cluster(options.n, mpi_or_none()[0], address=HERE))
-        contacts = {OWN: _contact(folder, OWN, {"furl_file": str(target.mec_furl)})}
-        stream = stack.enter_context(served(HERE, options.transfer // 8 * 8))
-        contacts["one TLS stream"] = _contact(folder, "stream", stream)
-        if "Dask with TLS" in systems:
-            try:
-                told = stack.enter_context(_dask(options.n))
-                contacts["Dask with TLS"] = _contact(folder, "dask", told)
-            except Exception as error:  # any of Dask's own
-                found.add_failure("Dask with TLS", f"{type(error).__name__}: {error}")
-        else:
-            found.add_failure("Dask with TLS", "not installed")
+    with tempfile.TemporaryDirectory(prefix="ipmpi-nodes-") as folder, Nodes(1, Path(folder)) as nodes:
         end = time.monotonic() + options.seconds
         while may_begin(found.rounds, options.rounds, 0.0, end - time.monotonic()):
             for name in found.begin_round():
                 print(f"measuring {name} from another machine ...", file=sys.stderr, flush=True)
-                keys = found.rows_for(name)
-                found.add(
-                    name,
-                    turns.take(
-                        name, RUNNING[name], keys, options.n, options.transfer, prefix=in_node(nodes),
-                        contact=contacts[name], limit=TURN_LIMIT, quote=True,
-                    ),
-                )  # fmt: skip
+                found.add(name, _turn(name, found.rows_for(name), nodes, Path(folder), options))
         if options.big:
             print("pushing one big object from another machine ...", file=sys.stderr, flush=True)
-            record["big"] = push_big(nodes, target, options.big)
+            with own_cluster(options.n, mpi_or_none()[0], address=HERE) as target:
+                record["big"] = push_big(nodes, target, options.big)
     return {**record, **found.record(), "rates": bulkrates.rates(found, options.transfer)}
 
 
@@ -116,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-n", type=int, default=4, metavar="N", help="engines (4)")
     p.add_argument("--transfer", type=parse_size, default=100_000_000, metavar="SIZE", help="arrays (100MB)")
     p.add_argument("--rounds", type=int, default=3, metavar="K", help="rounds (3)")
-    p.add_argument("--seconds", type=float, default=30.0, metavar="S", help="begin no round after these (30)")
+    p.add_argument("--seconds", type=float, default=60.0, metavar="S", help="begin no round after these (60)")
     p.add_argument("--big", type=parse_size, default=0, metavar="SIZE", help="also push one object of this size")
     p.add_argument("--json", type=Path, metavar="FILE", help="write everything to this file")
     return p

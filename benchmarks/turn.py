@@ -51,7 +51,7 @@ def seconds_of(system: System, row: Row, array: Any) -> list[float]:
     """Measure one row: seconds of each call, of each transfer, or of a task in each sample of tasks."""
     if row.kind != "tasks":
         call = call_for(system, row, array)
-        return sample(call, row.samples, warm=10 if row.kind == "call" else 1, budget=row.budget)
+        return sample(call, row.samples, warm=row.warm, budget=row.budget)
     method: Callable[[int], object] = getattr(system, row.key)
     count = TRIAL_TASKS
     for _ in range(2):  # the first trial is too short where tasks are quick
