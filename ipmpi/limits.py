@@ -40,6 +40,10 @@ USED_MAPS_KEPT: Final = 5.0
 FILLERS: Final = 2
 """Threads in which a client copies bodies into files. Memory is busy with two."""
 
+COPY_THREADS: Final = 4
+COPY_SHARE: Final = 16 * MIB
+"""Threads that copy one large array, and bytes that each has at least: it needs two milliseconds for them."""
+
 POOL_SHARE: Final = 1 / 16
 POOL_BYTES: Final = 1024 * MIB
 """Files in memory that a client keeps to write them again, a controller, a node agent, and all ranks of a node

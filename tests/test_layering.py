@@ -35,6 +35,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.ownpath": (0, "foundation"),
     "ipmpi.parameters": (0, "foundation"),
     "ipmpi.cgroups": (0, "foundation"),
+    "ipmpi.copying": (0, "foundation"),
     "ipmpi.crashreport": (0, "foundation"),
     "ipmpi.places": (0, "foundation"),
     "ipmpi.processid": (0, "foundation"),

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from .. import limits
+from ..copying import copy
 from ..protocol.frames import Buffer
 from .mapping import map_over
 from .memoryfile import ADD_SEALS, FIXED_SIZE, in_memory, write_all
@@ -66,12 +67,14 @@ class _Segment:
             self._filled = max(self._filled, write_all(self.descriptor, data))
             return
         at = 0
+        pairs = []
         for buffer in data:
             part = memoryview(buffer).cast("B")
-            if len(part):  # numpy lets other threads run meanwhile
+            if len(part):
                 place = numpy.frombuffer(memory, numpy.uint8, len(part), at)
-                numpy.copyto(place, numpy.frombuffer(part, numpy.uint8))
+                pairs.append((place, numpy.frombuffer(part, numpy.uint8)))
                 at += len(part)
+        copy(pairs)
 
     def _mapped(self) -> mmap.mmap | None:
         """All of it in memory; None if the system does not map it."""

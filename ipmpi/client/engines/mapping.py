@@ -13,6 +13,7 @@ from collections import UserList
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from ...copying import copy
 from ..session.given import shown
 
 DISTRIBUTIONS = ("b", "r")
@@ -196,4 +197,7 @@ def _together(numpy: Any, arrays: list[Any], memory: Memory) -> Any:
     place = memory(math.prod(shape) * kind.itemsize)
     if place is None:
         return numpy.concatenate(arrays)
-    return numpy.concatenate(arrays, out=numpy.ndarray(shape, kind, buffer=place))
+    whole = numpy.ndarray(shape, kind, buffer=place)
+    ends = itertools.accumulate(map(len, arrays))
+    copy([(whole[end - len(array) : end], array) for end, array in zip(ends, arrays, strict=True)])
+    return whole
