@@ -211,6 +211,9 @@ killed is started again within seconds, and until then its machine refuses what 
 CONNECT_TIMEOUT: Final = 10.0
 """For one address; several are tried one after the other."""
 
+PORT_WAIT: Final = 5.0
+"""For a port of the controller's that a connection of some program to elsewhere has at the moment."""
+
 PROXY_TIMEOUT: Final = 30.0
 """For the answer of an HTTP proxy: it looks up the name and connects before it answers."""
 

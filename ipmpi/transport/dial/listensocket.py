@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
+import time
 from typing import Final
 
+from ... import limits
 from ...errors import ControllerStartError
 from .addresses import is_unspecified
 
 _BACKLOG: Final = 1024
+_PAUSE: Final = 0.05
+_LISTENS: Final = "0A"
+"""The state in ``/proc/net/tcp`` (TCP_LISTEN of Linux)."""
 _NO_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 """What the system says where it has no IPv6, or no IPv4."""
 
@@ -20,9 +26,36 @@ def listen(host: str, port: int) -> socket.socket:
     Of a name with several addresses, ``localhost`` for one, it is the first that this machine has. ``""`` and
     ``::`` mean IPv6 and IPv4, as far as there are any.
 
+    A port that no program listens on, and that is taken by a connection to somewhere else, is waited for.
+
     Raises:
         ControllerStartError: the port is taken, or there is no such address here.
     """
+    end = time.monotonic() + limits.PORT_WAIT
+    while True:
+        try:
+            return _listen(host, port)
+        except _Taken as taken:
+            if is_listened_on(port):
+                raise ControllerStartError(
+                    f"port {port} is taken on {taken}. Stop the program that has it, choose another port, or "
+                    "leave the port option out: then the system picks a free one and the furl files tell it to "
+                    "everyone."
+                ) from None
+            if time.monotonic() >= end:
+                raise ControllerStartError(
+                    f"port {port} is taken on {taken}: no program listens there, but a connection to somewhere "
+                    f"else has it, and still had it after {limits.PORT_WAIT:g} s. Start again when it has ended, "
+                    f"or choose a port {_given_to_nobody()}."
+                ) from None
+        time.sleep(_PAUSE)
+
+
+class _Taken(Exception):
+    """The port is taken; its text is where."""
+
+
+def _listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise ControllerStartError(f"port {port} is not between 1 and 65535 (0 or no option: a free one)")
     everywhere = is_unspecified(host)
@@ -49,10 +82,7 @@ def listen(host: str, port: int) -> socket.socket:
     assert failure is not None
     where = f"{'all interfaces' if everywhere else host}:{port}"
     if failure.errno == errno.EADDRINUSE:
-        raise ControllerStartError(
-            f"port {port} is taken on {where}. Stop the program that has it, choose another port, or leave "
-            "the port option out: then the system picks a free one and the furl files tell it to everyone."
-        )
+        raise _Taken(where)
     raise ControllerStartError(f"cannot listen on {where}: {_said(failure)}")
 
 
@@ -69,6 +99,28 @@ def _bound(family: int, place: tuple[str, int]) -> socket.socket:
         raise
     sock.setblocking(False)
     return sock
+
+
+def is_listened_on(port: int, proc: str = "/proc") -> bool:
+    """Whether a program of this machine listens on a port, at any address; also if the system does not say."""
+    seen = False
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError, ValueError, IndexError), open(f"{proc}/net/{name}") as table:
+            seen = bool(next(table, None)) or seen
+            for line in table:
+                fields = line.split()
+                if fields[3] == _LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
+                    return True
+    return not seen
+
+
+def _given_to_nobody() -> str:
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+            low, high = map(int, file.read().split())
+    except (OSError, ValueError):
+        return "that the system gives to no connection"
+    return f"that the system gives to no connection: one below {low} or above {high}"
 
 
 def _said(error: Exception) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from ...errors import KernelError, SecurityError
 from ...furl import Furl
 from ...tls import TlsSession
+from .routes import leads_elsewhere
 
 TIMEOUT: Final = 5.0
 """Seconds for one address. They are tried at the same time."""
@@ -83,6 +84,8 @@ def _connect(addresses: Sequence[tuple[int, Any]], deadline: float) -> socket.so
         try:
             sock.settimeout(max(0.1, deadline - time.monotonic()))
             sock.connect(address)
+            if not leads_elsewhere(sock):
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             return sock
         except OSError as error:
             sock.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -159,6 +160,8 @@ class _Direct(_Attempt):
     def _connected(self, events: int) -> None:
         assert self._sock is not None
         code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events else errno.ETIMEDOUT
+        if not code and not leads_elsewhere(self._sock):
+            code = errno.ECONNREFUSED
         if code:
             self._close()
             self._unreachable(os.strerror(code))
@@ -299,6 +302,22 @@ def nonblocking_connect(address: SocketAddress, family: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def leads_elsewhere(sock: socket.socket) -> bool:
+    """Whether a connection does not end where it begins; such a one is reset.
+
+    Who dials a port of this machine on which nobody listens is given, once in 28,000 times, that very port as his
+    own, and is connected with himself (RFC 9293, section 3.5: simultaneous open). As long as that lasts, a
+    controller that comes back cannot listen there.
+    """
+    try:
+        if sock.getsockname() != sock.getpeername():
+            return True
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing it frees the port
+    except OSError:  # it has ended already, as whoever reads from it will see
+        return True
+    return False
 
 
 def is_address(host: str) -> bool:

@@ -19,9 +19,11 @@ from ipmpi.tls import Identity
 from ipmpi.transport.dial.dial import Dial
 from ipmpi.transport.dial.dialled import Callbacks, DialledSession
 from ipmpi.transport.dial.listen import Listener
+from ipmpi.transport.dial.listensocket import listen
 from ipmpi.transport.dial.negotiate import Authenticated
 from ipmpi.transport.dial.routes import DIRECT
 from ipmpi.transport.loop import Loop
+from tests.sameport import SamePort
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
 SECRET = bytes(range(32))
@@ -284,6 +286,19 @@ def test_a_connection_that_cannot_be_taken_is_closed(loop: Loop) -> None:
         loop.run()
     assert given[0].fileno() == -1
     assert isinstance(failed[0], InternalError)
+
+
+def test_who_is_connected_with_himself_leaves_the_port_to_the_controller(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = closed_port()
+    monkeypatch.setattr(socket, "socket", SamePort)
+    (error,) = dialled(loop, furl(port))
+    monkeypatch.undo()
+    assert isinstance(error, ConnectionError)
+    assert "Connection refused" in str(error)
+    monkeypatch.setattr(limits, "PORT_WAIT", 0.0)
+    listen("127.0.0.1", port).close()
 
 
 def test_a_handshake_does_not_outlive_its_way(

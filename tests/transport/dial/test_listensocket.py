@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from ipmpi import limits
 from ipmpi.errors import ControllerStartError
-from ipmpi.transport.dial.listensocket import listen
+from ipmpi.transport.dial.listensocket import is_listened_on, listen
 
 HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
 
@@ -24,6 +26,16 @@ def listening(host: str, port: int = 0) -> Iterator[socket.socket]:
         yield sock
     finally:
         sock.close()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody has, and that the system gives to no connection."""
+    for port in range(20_000, 21_000):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a thousand ports are taken")
 
 
 def answers(address: str, sock: socket.socket) -> bool:
@@ -88,3 +100,50 @@ def test_what_cannot_be(host: str, port: int, words: str) -> None:
 def test_a_port_that_is_taken(host: str) -> None:
     with listening("127.0.0.1") as sock, pytest.raises(ControllerStartError, match="choose another port"):
         listen(host, sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def connection_from(port: int) -> Iterator[socket.socket]:
+    """A connection to somewhere else that has this port at its end."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as near:
+        near.bind(("127.0.0.1", port))
+        near.connect(server.getsockname())
+        yield near
+        # Who closes last does not keep the port for a minute.
+        far, _ = server.accept()
+        far.close()
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1"])
+def test_a_port_that_a_connection_has_is_waited_for(
+    host: str, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(connection_from(free_port))
+        waited: list[float] = []
+
+        def wait(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 3:
+                stack.close()
+
+        monkeypatch.setattr("ipmpi.transport.dial.listensocket.time.sleep", wait)
+        with listening(host, free_port) as sock:
+            assert sock.getsockname()[1] == free_port
+        assert len(waited) == 3
+
+
+def test_a_port_that_a_connection_keeps(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PORT_WAIT", 0.1)
+    with connection_from(free_port):
+        words = r"no program listens there, but a connection .* after 0.1 s.* one below \d+ or above \d+\."
+        with pytest.raises(ControllerStartError, match=words):
+            listen("127.0.0.1", free_port)
+
+
+def test_who_listens_is_seen(free_port: int, tmp_path: Path) -> None:
+    assert not is_listened_on(free_port)
+    for host in ("127.0.0.1", "", "::1")[: 3 if HAS_IPV6 else 2]:
+        with listening(host, free_port):
+            assert is_listened_on(free_port)
+    assert is_listened_on(free_port, proc=str(tmp_path))  # where the system does not say

@@ -12,6 +12,7 @@ import pytest
 from ipmpi.furl import Furl
 from ipmpi.tls import Identity, TlsClosed, TlsError, TlsSession
 from ipmpi.transport.dial.reach import try_hint, try_hints
+from tests.sameport import SamePort
 
 LOCAL = "127.0.0.1"
 
@@ -138,3 +139,11 @@ def test_all_addresses_in_their_order(listener: socket.socket) -> None:
     hints = (("no-such-host.invalid", 1), (LOCAL, port_of(listener)))
     found = try_hints(Furl.create(identity.fingerprint, hints, "mec"))
     assert [hint.stage for hint in found] == ["name", "reached"]
+
+
+def test_a_connection_with_oneself_reaches_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as sock:
+        sock.bind((LOCAL, 0))
+        port = port_of(sock)
+    monkeypatch.setattr(socket, "socket", SamePort)
+    assert try_hint(LOCAL, port, bytes(32)).stage == "refused"
