@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ... import limits
 from ...protocol.frames import Buffer
 from ...protocol.streams import BodyFile
+from ...shortage import FILES_FOR_ENGINES, too_many_files
 from ...transport.memoryfile import new_file, write_all
 from ...transport.segmentpool import Writing
 from ...transport.timedpool import TimedPool
@@ -74,3 +75,9 @@ class SharedMemory:
         elif self.descriptor >= 0:
             os.close(self.descriptor)
         self.descriptor = -1
+
+
+def why_not_stored(error: Exception, host: str) -> str:
+    """Return why an agent could not take a body, of an error that :class:`SharedMemory` has raised."""
+    files = too_many_files(error, f"the agent on {host}", FILES_FOR_ENGINES)
+    return files or f"there is no memory for it on {host} ({error})"
