@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -42,6 +42,9 @@ from .remotedebugger import RemoteDebugger
 from .taskrunner import TaskRunner
 
 _BELL = rm.encode(rm.Bell())
+
+_MORE_FILES: Final = f"close some there, or {FILES_FOR_ENGINES}"
+_NOT_SENT: Final = f"the engine has too many open files ({_MORE_FILES}), or no memory"
 
 AGENT_GONE = rm.Stop("the agent of this node is gone", 1, "", True)
 
@@ -294,7 +297,7 @@ class Rank:
             self._say(msgspec.structs.replace(said, streamed=True))
             self._large.send(answer.body)
         else:
-            text = "its reply could not be sent: this process has too many open files, or no memory"
+            text = f"its reply could not be sent: {_NOT_SENT}"
             failed = operations.encode(operations.Failed("OSError", text, ""))
             self._say(rm.CommandDone(message.number, False, failed, version))
 
@@ -326,7 +329,7 @@ class Rank:
         """Send it, and wait for the agent: what is printed next goes another way, and must not overtake it."""
         number = self._displays_sent = self._displays_sent + 1
         if not self._say(rm.Displayed(operations.encode(display), number)):
-            print("ipmpi: too many open files, or no memory: what this displays cannot be sent", file=sys.stderr)
+            print(f"ipmpi: what this displays cannot be sent: {_NOT_SENT}", file=sys.stderr)
         elif threading.current_thread() is threading.main_thread():
             # By its number: an interrupt may have kept an earlier one from being sent.
             while self._displays_taken < number and self._hear_during_part():
@@ -409,7 +412,7 @@ def _arguments(files: list[int], sizes: Sequence[int]) -> Payload:
 
 
 def _why_not_taken(error: Exception, what: str) -> str:
-    files = too_many_files(error, "the engine", f"close some there, or {FILES_FOR_ENGINES}")
+    files = too_many_files(error, "the engine", _MORE_FILES)
     return files or f"there is no memory for {what} ({error})"
 
 

@@ -155,7 +155,7 @@ with contextlib.suppress(OSError):
 err = io.StringIO()
 with contextlib.redirect_stderr(err): display({"text/plain": "x" * 200_000}, raw=True)
 for each in many: os.close(each)
-assert "too many open files" in err.getvalue(), err.getvalue()
+assert "too many open files" in err.getvalue() and "ulimit -n" in err.getvalue(), err.getvalue()
 display("now")
 ''')
     assert answers.get(timeout=30) == ("full", True, "")
