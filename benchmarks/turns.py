@@ -114,7 +114,7 @@ def take(
             argv, extra = _command(entry, engines, words, as_root=bool(prefix) or os.geteuid() == 0)
         except LauncherError as error:
             return Turn(why=str(error))
-        environ = {**extra, **os.environ, "IPYTHONDIR": folder, MARK: folder, "PYTHONPATH": python_path()}
+        environ = {**extra, **os.environ, "IPYTHONDIR": folder, MARK: folder}
         code = _run([*prefix, *([shlex.join(argv)] if quote else argv)], environ, output, out, limit)
         how = f"gave up after {limit:g} s" if code is None else f"ended with exit code {code}"
         lines = out.read_text().splitlines() if out.exists() else []
@@ -122,7 +122,7 @@ def take(
 
 
 def python_path() -> str:
-    """``PYTHONPATH`` for what we start: this checkout comes first."""
+    """``PYTHONPATH`` for a process that measures, so that all it starts finds this checkout first: also turns."""
     return os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
 
 

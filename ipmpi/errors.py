@@ -35,8 +35,6 @@ from __future__ import annotations
 
 import builtins
 import concurrent.futures
-import errno
-import os
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -44,6 +42,7 @@ from typing import Any, Final
 
 from ipmpi.failuretext import Failure, Group, callers, everything, grouped, in_short, key_of, story
 from ipmpi.ranges import label
+from ipmpi.shortage import shortage
 
 if sys.version_info >= (3, 11):
     _Timeout = TimeoutError
@@ -314,11 +313,8 @@ def internal_error(cause: BaseException, where: str = "") -> InternalError:
     """Return the InternalError that reports an unexpected exception."""
     place = f" {where}" if where else ""
     said = f"{type(cause).__name__}: {text_of(cause)}"[:500]
-    text = f"an error in ipmpi{place} that was not foreseen ({said}); please report this"
-    if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
-        who = f"process {os.getpid()} on {os.uname().nodename} has no memory left{place} ({said})"
-        text = f"{who}; see who takes it there, and what ulimit -v and the job allow"
-    (error := InternalError(text)).__cause__ = cause
+    bug = f"an error in ipmpi{place} that was not foreseen ({said}); please report this"
+    (error := InternalError(shortage(cause, place, said) or bug)).__cause__ = cause
     return error
 
 

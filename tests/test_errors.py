@@ -237,6 +237,19 @@ def test_a_process_without_memory_is_no_bug(error: Exception) -> None:
     assert "please report this" in str(errors.internal_error(ZeroDivisionError()))
 
 
+def test_a_process_that_may_open_no_further_file_is_no_bug() -> None:
+    said = str(errors.internal_error(OSError(errno.EMFILE, "Too many open files"), "while a rank was dealt with"))
+    who = f"process {os.getpid()} on {os.uname().nodename}"
+    assert said == (
+        f"a call while a rank was dealt with has failed: {who} has too many open files "
+        "([Errno 24] Too many open files): start it with a larger `ulimit -n`"
+    )
+    of_all = str(errors.internal_error(OSError(errno.ENFILE, "Too many open files in system")))
+    assert f"the machine of {who} has too many open files" in of_all
+    assert "ulimit" not in of_all, "that would not help"
+    assert "please report this" in str(errors.internal_error(OSError(errno.EIO, "Input/output error")))
+
+
 # --- many that are alike -----------------------------------------------------------------------------------------
 
 

@@ -88,6 +88,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.client.session": (4, "client.session"),
     "ipmpi.client.tasks": (4, "client.tasks"),
     "ipmpi.controller.clienthistory": (4, "controller"),
+    "ipmpi.controller.clientmessages": (4, "controller"),
     "ipmpi.controller.comeback": (4, "controller"),
     "ipmpi.controller.flushtimer": (4, "controller"),
     "ipmpi.controller.forwarding": (4, "controller"),

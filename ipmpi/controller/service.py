@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import KernelError, LocalProtocolError, RemoteProtocolError, SecurityError
+from ..errors import LocalProtocolError, RemoteProtocolError
 from ..ids import NONE, Ids
 from ..protocol import messages as m
 from ..protocol.connection import Event, MessageReceived
@@ -25,18 +25,18 @@ from ..transport.timedpool import TimedPool
 from ..transport.transfers import Transfers
 from .bounds import is_observer
 from .clienthistory import ClientHistory
+from .clientmessages import ClientMessages
 from .comeback import ComeBack
 from .commands.router import Router
 from .deadlines import Deadlines
 from .describe import cluster_described, described
-from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, concerned, refusal
+from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, concerned
 from .engineslog import came, gone
 from .entry import Entry
 from .farm.farm import Farm
 from .farm.order import Order
 from .flushtimer import FlushTimer
 from .forwarding import Forwarding, send_whole
-from .headers import check_room
 from .inquiries import Inquiries
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
@@ -128,6 +128,18 @@ class ControllerService:
             loop, self.sessions, self.router.registry, self._registered, self._announce, self._requests, self._log,
             self.journal.named,
         )  # fmt: skip
+        self._of_clients = ClientMessages(
+            self.router, farm, self.journal, self._interfaces, self._requests, self._from_clients(),
+            check_use=self.entry.check_use, send=self._send, end=self.sessions.end,
+            commanded=lambda: loop.call_at_turn_end(self.stalled.look_for_silent_senders),
+        )  # fmt: skip
+
+    def _from_clients(self) -> dict[type[m.Message], Callable[[int, Any], object]]:
+        return {
+            m.Interrupt: self.interruptions.begin,
+            m.AskAgents: self.inquiries.begin,
+            **dict.fromkeys((m.CommandOrigin, m.FollowCommand, m.CommandHistory), self.history.told),
+        }
 
     def _from_sets(self) -> dict[type[m.Message], Callable[[int, Any], object]]:
         return {
@@ -187,7 +199,7 @@ class ControllerService:
         elif session.role == "engine":
             self._engine_message(session, event)
         else:
-            self._client_message(session, event)
+            self._of_clients.heard(session, event)
 
     def _late(self, session: PeerSession, event: MessageReceived) -> None:
         """Handle a message that was held back, if its sender is still there."""
@@ -249,59 +261,6 @@ class ControllerService:
             farm.result(key, message, event.body, event.stream)
         else:
             self._reports[type(message)](key, message)
-
-    def _client_message(self, session: PeerSession, event: MessageReceived) -> None:
-        message: Any = event.message
-        try:
-            self.entry.check_use(session.key, message)
-            asks = not isinstance(message, m.TasksFetched | m.TasksOpen | m.TaskOrigin | m.CommandOrigin)
-            if asks and not self._interfaces[session.role].permits(message):
-                raise SecurityError(
-                    f"the {session.role!r} interface does not permit this {type(message).__name__}"
-                )
-            request = self._requests.get(type(message))
-            if request is not None:
-                answer = m.Reply(message.id, request(session, message))
-                self._send(session.key, answer, ())
-            else:
-                self._order(session.key, message, event)
-        except KernelError as error:
-            if event.stream:
-                session.refuse(event.stream)
-            if hasattr(message, "id"):
-                self._send(session.key, refusal(message.id, error), ())
-            else:  # no reply is expected, so the client would not see an error
-                self.sessions.end(session, str(error))
-
-    def _order(self, key: int, message: m.AnyMessage, event: MessageReceived) -> None:
-        """Handle a client's commands and tasks, and their bodies."""
-        if isinstance(message, m.Interrupt):
-            self.interruptions.begin(key, message)
-        elif isinstance(message, m.AskAgents):
-            self.inquiries.begin(key, message)
-        elif isinstance(message, m.DebuggerLine):
-            self.router.debuggers.line(key, message)
-        elif isinstance(message, m.ChannelMessage):
-            self.router.debuggers.channels.from_client(key, message)
-        elif isinstance(message, m.Command):
-            check_room(message, event.body, len(self.router.registry.engines))
-            self.router.command(key, message, event.body, event.stream)
-            self._loop.call_at_turn_end(self.stalled.look_for_silent_senders)
-        elif isinstance(message, m.CommandOrigin | m.FollowCommand | m.CommandHistory):
-            self.history.told(key, message)
-        elif isinstance(message, m.SubmitTasks):
-            self.journal.submit(key, message, event.body, event.stream)
-        elif isinstance(message, m.TasksFetched | m.TasksOpen | m.TaskOrigin | m.FollowTasks):
-            self.journal.told(key, message)
-        elif isinstance(message, m.BodyAgain):
-            if not self.farm.bodies.again(key, message, event.stream):
-                self.router.body_again(key, message, event.stream)
-        elif isinstance(message, m.AbortTasks):
-            self.journal.named.abort(key, message)
-        elif isinstance(message, m.DefineFunction):
-            self.farm.define(key, message, event.body)
-        elif isinstance(message, m.ForgetFunctions):
-            self.farm.forget(key, message)
 
     def _kill(self, session: PeerSession, message: m.Kill) -> Ids:
         nobody, targets = not self.router.registry.engines, None if message.controller else message.targets

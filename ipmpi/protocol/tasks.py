@@ -233,8 +233,8 @@ class TasksReturned(Message, frozen=True, tag=65):
 
     ``why``: 'taken' back; 'cancelled'; 'lost' with the rank's process, or 'ended' with it, as it was told to end;
     'refused', since their condition does not hold here; 'rejected' by their own TaskRejectError (``text``);
-    'broken', since their body did not come. With 'running' they are not returned: they have started, and were only
-    to be cancelled before.
+    'broken', since their body did not come (``text`` says why). With 'running' they are not returned: they have
+    started, and were only to be cancelled before.
     """
 
     group: int

@@ -37,8 +37,8 @@ class BodyReceiver:
         memory: where to put them.
         on_complete: called when the last piece is there.
         on_abort: called when the rest will not come.
-        on_broken: called with the reason when the memory does not take a piece; the rest is dropped then. Without
-            it, what the memory raised is raised.
+        on_broken: called with what the memory raised when it does not take a piece; the rest is dropped then.
+            Without it, that is raised.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class BodyReceiver:
         memory: Memory,
         on_complete: Callable[[BodyReceiver], None],
         on_abort: Callable[[], None],
-        on_broken: Callable[[str], None] | None = None,
+        on_broken: Callable[[Exception], None] | None = None,
     ) -> None:
         self.id = 0
         self.files = True
@@ -80,7 +80,7 @@ class BodyReceiver:
                     raise
                 self._is_broken = True
                 self.memory.close()
-                self._on_broken(str(error))
+                self._on_broken(error)
         self._received += size
         # Credit goes back in steps, not with every piece.
         if self.credit - self._received <= limits.STREAM_WINDOW - _STEP:

@@ -8,8 +8,6 @@ each other. The memory is what the receiver would take for the same body.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 
 from .. import limits
 from ..memory import available_bytes
@@ -17,56 +15,15 @@ from ..protocol.connection import Connection
 from ..protocol.frames import Buffer
 from ..protocol.relay import SinkStream
 from ..protocol.streams import BodyFile, LanePart, OutgoingStream
-from .memoryfile import MemoryFile, new_file, seal, write_all
+from .filewriting import FileWriting, begin_file
 from .timedpool import TimedPool
 
 _STEP = limits.STREAM_WINDOW // 4
 
 
-class _Body:
-    """The file of one body; of the pool, or used once if it may keep none.
-
-    Attributes:
-        size: bytes that have been written.
-
-    Raises:
-        OSError: the system gives no file, or has too little memory for one of this size.
-    """
-
-    def __init__(self, pool: TimedPool, total: int) -> None:
-        self.size = 0
-        self._pool = pool
-        self._writing = pool.begin(total)
-        self._file: MemoryFile | None = None
-        if self._writing is None:
-            if total > available_bytes() // 2:  # a file in memory is not refused: a process is ended later
-                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-            self._file = MemoryFile(new_file(sealed=True))
-
-    def append(self, data: Buffer) -> bool:
-        """Write a piece at the end; False if there is no room for all of it, and then nothing was added."""
-        to = self._writing or self._file
-        assert to is not None
-        try:
-            write_all(to.descriptor, [data], self.size)
-        except OSError:
-            return False
-        self.size += len(data)
-        return True
-
-    def finish(self) -> MemoryFile:
-        """What was written; nothing can be added any more."""
-        if self._writing is not None:
-            return self._pool.finish(self._writing, self.size)
-        assert self._file is not None
-        seal(self._file.descriptor, self.size)
-        self._file.claim(self.size)
-        return self._file
-
-    def drop(self) -> None:
-        """It is not needed."""
-        if self._writing is not None:
-            self._writing.give_up()
+def _room() -> int:
+    """Bytes that a body may have whose file is used once."""
+    return available_bytes() // 2
 
 
 class Landing:
@@ -87,7 +44,8 @@ class Landing:
         self._connection = connection
         self._stream = stream
         self._pool = pool
-        self._file: _Body | None = None
+        self._file: FileWriting | None = None
+        self._written = 0
         self._has_begun = False
         self._granted = 0
 
@@ -98,28 +56,37 @@ class Landing:
             self._has_begun = True
             if self._stream.files and self._connection.files is not None:
                 with contextlib.suppress(OSError):
-                    self._file = _Body(self._pool, self._stream.total)
-        if self._file is not None and self._granted - self._file.size <= limits.STREAM_WINDOW - _STEP:
-            self._granted = min(self._stream.total, self._file.size + limits.STREAM_WINDOW)
+                    self._file = begin_file(self._pool, self._stream.total, sealed=True, room=_room)
+        if self._file is not None and self._granted - self._written <= limits.STREAM_WINDOW - _STEP:
+            self._granted = min(self._stream.total, self._written + limits.STREAM_WINDOW)
         return max(self._granted, self._stream.credit)
 
     def feed(self, _stream: SinkStream, data: Buffer | BodyFile | LanePart) -> None:
         """Store a piece, or pass it on."""
         if self._file is not None:
-            if isinstance(data, bytes | bytearray | memoryview) and self._file.append(data):
-                if self._file.size == self._stream.total:
+            if isinstance(data, bytes | bytearray | memoryview) and self._write(self._file, data):
+                if self._written == self._stream.total:
                     self._hand_over()
                 return
             self._hand_over()
         self._connection.feed(self._stream, data)
 
+    def _write(self, file: FileWriting, data: Buffer) -> bool:
+        """Write a piece; False if there is no room for all of it, and then it does not count."""
+        try:
+            file.write(self._written, data)
+        except OSError:
+            return False
+        self._written += len(data)
+        return True
+
     def _hand_over(self) -> None:
         """Pass on what there is: all, or what there was memory for."""
         file, self._file = self._file, None
-        if file is not None and file.size:
-            self._connection.feed(self._stream, file.finish())
+        if file is not None and self._written:
+            self._connection.feed(self._stream, file.finish(self._written))
         elif file is not None:
-            file.drop()
+            file.give_up()
 
     def abort(self, _stream: SinkStream) -> None:
         """The rest will not come."""
@@ -129,5 +96,5 @@ class Landing:
     def close(self) -> None:
         """Nobody wants the body."""
         if self._file is not None:
-            self._file.drop()
+            self._file.give_up()
             self._file = None

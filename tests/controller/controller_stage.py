@@ -1,7 +1,7 @@
 """The controller of the network simulation: its real thinking parts, and what its service does with their effects.
 
-Sessions are resumed, begun anew and ended as in ``ipmpi.controller.sessions``, and messages go where
-``ipmpi.controller.service`` passes them, which do I/O.
+Sessions are resumed, begun anew and ended as in ``ipmpi.controller.sessions``, and messages of engine sets go
+where ``ipmpi.controller.service`` passes them, which do I/O.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from ipmpi import limits
+from ipmpi.controller.clientmessages import ClientMessages
 from ipmpi.controller.comeback import ComeBack
 from ipmpi.controller.commands.router import Router
 from ipmpi.controller.deadlines import Deadlines
-from ipmpi.controller.effects import Decline, Effect, Forward, GiveUp, Send, refusal
+from ipmpi.controller.effects import Decline, Effect, Forward, GiveUp, Send
 from ipmpi.controller.forwarding import Forwarding, send_whole
 from ipmpi.controller.interfaces import CLIENT_INTERFACES
 from ipmpi.controller.interruptions import Interruptions
@@ -22,7 +23,6 @@ from ipmpi.controller.lossnotices import Losses
 from ipmpi.controller.onloss import SetFates
 from ipmpi.controller.registry import Registry
 from ipmpi.controller.restarts import SetRestarts
-from ipmpi.errors import KernelError
 from ipmpi.journal.rows import SetRow
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Event, MessageReceived
@@ -64,12 +64,7 @@ class ControllerStage(JournalStage):
         restarts = SetRestarts(self.router, self.farm, Deadlines(self.registry), self.log.append, look)
         self._losses, self._fates = losses, SetFates(self.router, losses, restarts, self.log.append)
         self._interruptions = Interruptions(self.loop, self.router, self._send)
-        self._requests: dict[type[m.Message], Callable[[int, Any], Any]] = {
-            m.Reserve: self.journal.reserve,
-            m.Release: self.journal.release,
-            m.TaskHistory: self.journal.named.history,
-            m.ResumeTasks: self.journal.named.resume,
-        }
+        self._of_clients = self._new_client_messages()
         self._reports: dict[type[m.Message], Callable[[int, Any], Any]] = {
             m.Output: self.router.output,
             m.TasksReturned: self.farm.returned,
@@ -80,6 +75,25 @@ class ControllerStage(JournalStage):
             m.RanksLost: self._ranks_lost,
         }
         self._is_due = True
+
+    def _new_client_messages(self) -> ClientMessages:
+        journal = self.journal
+
+        def end(known: Any, reason: str) -> None:
+            raise Violation(f"the {known.role} with key {known.key} is refused: {reason}")
+
+        return ClientMessages(
+            self.router, self.farm, journal, INTERFACES,
+            {
+                m.Reserve: lambda known, message: journal.reserve(known.key, message),
+                m.Release: lambda known, message: journal.release(known.key, message),
+                m.TaskHistory: lambda known, message: journal.named.history(known.key, message),
+                m.ResumeTasks: lambda known, message: journal.named.resume(known.key, message),
+            },
+            # Who it is, for the history of commands, which is not here.
+            {m.Interrupt: self._interruptions.begin, m.CommandOrigin: lambda _key, _message: None},
+            check_use=lambda _key, _message: None, send=self._send, end=end, commanded=lambda: None,
+        )  # fmt: skip
 
     def _start_commands(self) -> tuple[Registry, Any]:
         self.router = Router(self.random.getrandbits(40))
@@ -198,18 +212,9 @@ class ControllerStage(JournalStage):
     def _take(self, known: Known, event: MessageReceived) -> None:
         if known.role == "engine":
             self._take_of_set(known, event)
-            return
-        message: Any = event.message
-        try:
-            request = self._requests.get(type(message))
-            if request is not None:
-                self._send(known.key, m.Reply(message.id, request(known.key, message)))
-            else:
-                self._take_of_client(known.key, message, event)
-        except KernelError as error:
-            if event.stream:
-                known.connection.refuse(event.stream)
-            self._send(known.key, refusal(message.id, error))
+        else:
+            client: Any = known
+            self._of_clients.heard(client, event)
 
     def _take_of_set(self, known: Known, event: MessageReceived) -> None:
         message, key = event.message, known.key
@@ -233,23 +238,6 @@ class ControllerStage(JournalStage):
     def _ranks_lost(self, key: int, message: m.RanksLost) -> None:
         self.farm.ranks_lost(key, message.ranks, told=message.ordered, reason=message.reason)
         self._fates.ranks_lost(key, message, self.now, expected=message.ordered)
-
-    def _take_of_client(self, key: int, message: Any, event: MessageReceived) -> None:
-        if isinstance(message, m.Interrupt):
-            self._interruptions.begin(key, message)
-        elif isinstance(message, m.Command):
-            self.router.command(key, message, event.body, event.stream)
-        elif isinstance(message, m.SubmitTasks):
-            self.journal.submit(key, message, event.body, event.stream)
-        elif isinstance(message, m.TasksFetched | m.TasksOpen | m.TaskOrigin | m.FollowTasks):
-            self.journal.told(key, message)
-        elif isinstance(message, m.BodyAgain):
-            if not self.farm.bodies.again(key, message, event.stream):
-                self.router.body_again(key, message, event.stream)
-        elif isinstance(message, m.AbortTasks):
-            self.journal.named.abort(key, message)
-        else:  # who it is, for the history of commands
-            assert isinstance(message, m.CommandOrigin), message
 
     # --- effects ---------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.engine.agent.agentstart import PROCESS_NAME
 from ipmpi.furl import Furl
 from ipmpi.transport.dial.local import socket_name
+from tests.processes import is_running, processes_with
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOK_AGAIN = 0.05
@@ -48,24 +49,6 @@ def wait_for(condition: Callable[[], object], seconds: float) -> bool:
             return False
         time.sleep(LOOK_AGAIN)
     return True
-
-
-def is_running(pid: int) -> bool:
-    """Whether this process is there, and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (OSError, IndexError):
-        return False
-
-
-def processes_with(variable: str) -> list[int]:
-    """All processes that were started with ``NAME=value`` in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and variable.encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return [pid for pid in found if pid != os.getpid() and is_running(pid)]
 
 
 def memory_kib(pid: int, name: str) -> int:

@@ -18,6 +18,7 @@ import pytest
 from ipmpi import errors
 from ipmpi.environment.mpienv import RANK, TOGETHER
 from ipmpi.launch.processes.mpi import ULFM
+from tests.processes import is_running
 
 if TYPE_CHECKING:
     from real_clusters import Cluster, Flavour
@@ -165,8 +166,6 @@ def test_a_segfault_on_rank_0_is_told_and_ends_nobody_else(
 
 def test_ranks_that_end_with_an_exit_code_leave_the_last_one_alone(started: Callable[[Start], Cluster]) -> None:
     """As ``sys.exit`` of a library in C does, or MPI_Abort of one rank."""
-    from real_clusters import is_running
-
     cluster = started(under_ulfm)
     mec = cluster.mec()
     pids = cluster.pids(mec)

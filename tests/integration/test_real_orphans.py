@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipmpi import errors
+from tests.processes import is_running
 
 if TYPE_CHECKING:
     from real_clusters import Cluster, Flavour
@@ -224,8 +225,6 @@ def test_kill_reaches_a_set_with_a_rank_that_keeps_the_gil(
 
 def test_kill_of_one_engine_after_the_other(flavour: Flavour, new_cluster: Callable[..., Cluster]) -> None:
     """The process of a killed engine stays, or MPI would end the others; the last one takes all with it."""
-    from real_clusters import is_running
-
     cluster = new_cluster(flavour)
     mec = cluster.start(3)
     pids = cluster.pids(mec)

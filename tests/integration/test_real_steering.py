@@ -19,9 +19,10 @@ import pytest
 
 from ipmpi.client import MultiEngineClient, ProgramMonitor, Simulation
 from ipmpi.errors import ClientError, CommandTimeout, CompositeError, ConnectionError, EngineLost, FurlError
+from tests.processes import is_running
 
 sys.path.insert(0, str(Path(__file__).parent))
-from real_clusters import Cluster, Flavour, free_port, is_running, wait_for
+from real_clusters import Cluster, Flavour, free_port, wait_for
 
 PROGRAM = str(Path(__file__).with_name("steered_program.py"))
 ON_NODES = str(Path(__file__).with_name("steered_on_nodes.py"))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import processes_with
 from tests.security.cluster import environment, wait_until
 
 NAME = "login"
@@ -45,18 +46,6 @@ def words_of(pid: int) -> list[bytes]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return []
-
-
-def processes_with(variable: str) -> list[int]:
-    """All other processes that have ``NAME=value`` in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and variable.encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return [pid for pid in found if pid != os.getpid() and words_of(pid) != [b""]]
 
 
 class Server:

@@ -22,7 +22,8 @@ from ipmpi.transport.loop import Loop
 from ipmpi.transport.ssh import sshprocess
 from ipmpi.transport.ssh.ssh import SshSession, shared_session
 from ipmpi.transport.ssh.sshprocess import explain, split_destination, ssh_argv
-from tests.reach.conftest import far_command, processes_with, relays
+from tests.processes import processes_with
+from tests.reach.conftest import far_command, relays
 from tests.security.cluster import wait_until
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from real_slurm import Slurm
 
 from ipmpi.errors import CompositeError, EngineLost
-from tests.integration.real_clusters import processes_with, wait_for
+from tests.integration.real_clusters import wait_for
+from tests.processes import processes_with
 
 pytestmark = [pytest.mark.mpi, pytest.mark.slow, pytest.mark.timeout(240)]
 

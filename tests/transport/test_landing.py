@@ -177,47 +177,36 @@ def test_where_the_system_gives_no_file_pieces_are_passed_on(monkeypatch: pytest
 
 
 def test_what_there_is_no_memory_for_follows_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    append = landing._Body.append
+    pwrite = os.pwrite
     full = limits.STREAM_WINDOW + 7
 
-    def refuse(self: landing._Body, data: bytes) -> bool:
-        return self.size + len(data) <= full and append(self, data)
+    def until_it_is_full(descriptor: int, data: memoryview, at: int) -> int:
+        if at >= full:
+            raise OSError(28, "No space left on device")
+        return pwrite(descriptor, data[: full - at], at)
 
-    monkeypatch.setattr(landing._Body, "append", refuse)
+    monkeypatch.setattr(os, "pwrite", until_it_is_full)
+    passing = Passing([True])
+    passing.accept(size=SIZE)
+    file, *rest = passing.sinks[0].pieces
+    assert isinstance(file, MemoryFile)
+    file.claim(limits.STREAM_WINDOW - limits.STREAM_WINDOW % len(rest[0]))
+    assert {type(piece) for piece in rest} == {memoryview}
+    monkeypatch.undo()
+    assert passing.sinks[0].bytes == DATA, "nothing of the piece that did not find room twice"
+
+
+@pytest.mark.parametrize("sixteenths", [7, 9])
+def test_a_body_that_would_take_most_of_the_memory_is_passed_on_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, sixteenths: int
+) -> None:
+    monkeypatch.setattr(limits, "POOL_BYTES", 0)
+    monkeypatch.setattr(landing, "available_bytes", lambda: SIZE * 16 // sixteenths)
     passing = Passing([True])
     passing.accept(size=SIZE)
     assert passing.sinks[0].bytes == DATA
-    assert {type(piece) for piece in passing.sinks[0].pieces} == {MemoryFile, memoryview}
-
-
-def test_a_failed_write_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = landing._Body(new_pool(), 1000)
-    assert file.append(b"abc")
-    pwrite = os.pwrite
-    calls = iter([1, 0])
-
-    def short(descriptor: int, data: memoryview, at: int) -> int:
-        if next(calls):
-            return pwrite(descriptor, data[:2], at)
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "pwrite", short)
-    assert not file.append(b"defg")
-    monkeypatch.undo()
-    finished = file.finish()
-    assert bytes(finished.part(0, finished.size)) == b"abc"
-
-
-def test_files_that_ranks_have_let_go_of_are_used_again(request: pytest.FixtureRequest) -> None:
-    inodes = set()
-    pool = new_pool()
-    for _ in range(3):
-        file = landing._Body(pool, 1_000_000)
-        assert file.append(bytes(1_000_000))
-        finished = file.finish()
-        inodes.add(os.fstat(finished.descriptor).st_ino)
-        del file, finished
-    assert len(inodes) == (3 if "once" in request.node.name else 1)
+    kinds = {type(piece) for piece in passing.sinks[0].pieces}
+    assert kinds == ({MemoryFile} if sixteenths < 8 else {memoryview})
 
 
 def test_a_set_that_comes_back_from_elsewhere_gets_pieces() -> None:

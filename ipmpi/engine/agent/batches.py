@@ -14,12 +14,15 @@ Report = tuple[m.AnyMessage, Sequence[Buffer]]
 """A message and its body."""
 
 
-def returned(items: Iterable[Item], rank: int, why: str) -> list[Report]:
+def returned(items: Iterable[Item], rank: int, why: str, text: str = "") -> list[Report]:
     """Return the messages about items that did not run, one for each group."""
     groups: dict[int, list[int]] = {}
     for given, index in items:
         groups.setdefault(given.group, []).append(index)
-    return [(m.TasksReturned(group, packed.pack(sorted(found)), rank, why), ()) for group, found in groups.items()]
+    return [
+        (m.TasksReturned(group, packed.pack(sorted(found)), rank, why, text), ())
+        for group, found in groups.items()
+    ]
 
 
 class _Batch:

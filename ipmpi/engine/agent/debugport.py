@@ -14,11 +14,12 @@ from typing import Final
 
 from ... import limits
 from ...protocol import messages as m, rankmessages as rm
+from ...shortage import FILES_FOR_ENGINES
 from ...transport.bytestream import ByteStream
 from ...transport.loop import Loop
 from ..rank.controlblock import DEBUGGER, DEBUGGER_HEARD, ControlBlock
 
-_FULL: Final = "the engine has too many open files: close some there, or start engines with a larger `ulimit -n`"
+_FULL: Final = f"the engine has too many open files: close some there, or {FILES_FOR_ENGINES}"
 _AGAIN: Final = 0.05
 _AGAIN_LONGEST: Final = 60.0
 """Seconds after which a rank that has not reacted is told again; then doubled. Python remembers one signal; only

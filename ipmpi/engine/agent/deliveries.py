@@ -14,7 +14,7 @@ from ...ids import IdSet
 from ...protocol import messages as m, operations, rankmessages as rm
 from ...transport.bodyreceiver import BodyReceiver
 from ...transport.timedpool import TimedPool
-from .shared import SharedMemory
+from .shared import SharedMemory, why_not_stored
 
 
 class Deliveries:
@@ -51,23 +51,19 @@ class Deliveries:
         try:
             memory = SharedMemory(sum(message.sizes), self._pool)
         except (OSError, ValueError, OverflowError) as error:
-            self._failed(message, self._no_memory(error), False)
+            self._failed(message, why_not_stored(error, self._host), False)
             return None
         self._arriving[id(message)] = message, set()
         return BodyReceiver(
             message.sizes, memory, lambda _done: self._assembled(message, memory),
             lambda: self._broken(message, "its sender is gone, or the bulk lane by which it came", True),
-            lambda reason: self._broken(message, self._no_memory(reason), False),
+            lambda error: self._broken(message, why_not_stored(error, self._host), False),
         )  # fmt: skip
 
     def _failed(self, message: m.Dispatch, reason: str, ok: bool) -> None:
         """A body did not arrive. ``ok``: count it as a success, so that queues are not cleared."""
         text = f"the data of this {message.method} did not arrive: {reason}"
         self._not_run(message, ok, operations.encode(operations.Failed("ConnectionError", text, "")))
-
-    def _no_memory(self, reason: object) -> str:
-        """Return the reason for a body that could not be stored."""
-        return f"there is no memory for it on {self._host} ({reason})"
 
     def _broken(self, message: m.Dispatch, reason: str, ok: bool) -> None:
         self._arriving.pop(id(message), None)

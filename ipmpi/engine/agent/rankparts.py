@@ -126,10 +126,10 @@ class RankParts:
             self._without_body.discard(number)
             self._send(rm.PartBody(self._parts[number].serial, sizes), (), (descriptor,))
 
-    def body_broken(self, group: int, index: int) -> None:
-        """The body that was asked for will not come."""
+    def body_broken(self, group: int, index: int, why: str) -> None:
+        """The body that was asked for will not come; ``why`` is for the user."""
         if (group, index) in self._without_body:
-            self._leave(group, index, "Its arguments did not arrive: their sender has disconnected.")
+            self._leave(group, index, f"Its arguments did not arrive: {why}.")
 
     def leave(self, message: m.LeaveTogether) -> None:
         """The task has failed elsewhere, or is cancelled."""

@@ -23,7 +23,7 @@ from ..farm.scheduler import Down, SetScheduler, Up
 from .largestreams import LargeAnswer
 from .localrank import LocalRank
 from .peeragent import PeerAgent
-from .shared import SharedMemory
+from .shared import SharedMemory, why_not_stored
 from .unrecorded import UnrecordedResults
 
 Routed = m.GiveTasks | m.TakeBackTasks | m.CancelTasks | m.RunTogether | m.LeaveTogether | m.DeliverTogether
@@ -36,6 +36,7 @@ class TaskTree(Protocol):
     """The part of :class:`ipmpi.engine.agent.agent.Agent` that this module uses."""
 
     loop: Loop
+    host: str
     above: Endpoint | None
     children: list[PeerAgent]
     local: dict[int, LocalRank]
@@ -209,9 +210,9 @@ class SetTasks:
             if memory is not None:
                 try:
                     memory.write(0, memoryview(b"".join(body)))
-                except OSError:
+                except OSError as error:
                     memory.close()
-                    _broken(here, number)
+                    self._not_stored(here, number, error)
                 else:
                     _arrived(here, number, sizes, memory)
             return
@@ -222,7 +223,8 @@ class SetTasks:
         if memory is not None:
             receiver = BodyReceiver(
                 sizes, memory, lambda _done: _arrived(here, number, sizes, memory),
-                lambda: _broken(here, number), lambda _reason: _broken(here, number),
+                lambda: _broken(here, number, "their sender has disconnected"),
+                lambda error: self._not_stored(here, number, error),
             )  # fmt: skip
             sinks.append((receiver, receiver))
         assert self._tree.above is not None
@@ -232,9 +234,12 @@ class SetTasks:
         if here:
             try:
                 return SharedMemory(total, self._tree.transfers.pool)
-            except (OSError, ValueError, OverflowError):
-                _broken(here, number)
+            except (OSError, ValueError, OverflowError) as error:
+                self._not_stored(here, number, error)
         return None
+
+    def _not_stored(self, here: list[LocalRank], number: tuple[int, int], error: Exception) -> None:
+        _broken(here, number, why_not_stored(error, self._tree.host))
 
     # --- from below, and from ranks of this node ---------------------------------------------------------------
 
@@ -364,10 +369,10 @@ def _arrived(here: list[LocalRank], number: tuple[int, int], sizes: list[int], m
     memory.close()
 
 
-def _broken(here: list[LocalRank], number: tuple[int, int]) -> None:
+def _broken(here: list[LocalRank], number: tuple[int, int], why: str) -> None:
     for local in here:
-        local.tasks.body_broken(*number)
-        local.parts.body_broken(*number)
+        local.tasks.body_broken(*number, why)
+        local.parts.body_broken(*number, why)
 
 
 def _addressed(message: Routed, ranks: Sequence[int]) -> Routed:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from ... import limits
 from ...protocol.frames import Buffer
 from ...protocol.streams import BodyFile
-from ...transport.memoryfile import new_file, write_all
-from ...transport.segmentpool import Writing
+from ...shortage import FILES_FOR_ENGINES, too_many_files
+from ...transport.filewriting import FileWriting, begin_file
 from ...transport.timedpool import TimedPool
 
 
@@ -29,25 +29,17 @@ class SharedMemory:
     def __init__(self, size: int, pool: TimedPool | None = None) -> None:
         self._size = size
         self._left = size
-        self._pool = pool
-        self._writing: Writing | None = None
+        self._pool = pool if size >= limits.FILE_BODY else None
+        self._writing: FileWriting | None = None
         self.descriptor = -1
         """-1 before something is written, or taken."""
 
-    def _make(self) -> None:
-        if self._pool is not None and self._size >= limits.FILE_BODY:
-            self._writing = self._pool.begin(self._size)
-        if self._writing is not None:
-            self.descriptor = self._writing.reader
-        else:
-            self.descriptor = new_file()
-            os.ftruncate(self.descriptor, self._size)
-
     def write(self, at: int, data: memoryview) -> None:
         """Store a piece."""
-        if self.descriptor < 0:
-            self._make()
-        write_all(self.descriptor if self._writing is None else self._writing.descriptor, [data], at)
+        if self._writing is None:
+            self._writing = begin_file(self._pool, self._size)
+            self.descriptor = self._writing.reader
+        self._writing.write(at, data)
         self._left -= len(data)
 
     def take(self, at: int, file: BodyFile) -> bool:
@@ -66,11 +58,16 @@ class SharedMemory:
     def close(self) -> None:
         """Close the file; mappings stay."""
         writing, self._writing = self._writing, None
-        if writing is not None and self._pool is not None:
-            if self._left:
-                writing.give_up()
-            else:
-                self._pool.finish(writing, self._size)
-        elif self.descriptor >= 0:
+        if writing is not None and self._left:
+            writing.give_up()
+        elif writing is not None:
+            writing.finish(self._size)  # which closes it here
+        elif self.descriptor >= 0:  # taken from its sender
             os.close(self.descriptor)
         self.descriptor = -1
+
+
+def why_not_stored(error: Exception, host: str) -> str:
+    """Return why an agent could not take a body, of an error that :class:`SharedMemory` has raised."""
+    files = too_many_files(error, f"the agent on {host}", FILES_FOR_ENGINES)
+    return files or f"there is no memory for it on {host} ({error})"

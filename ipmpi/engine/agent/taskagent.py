@@ -113,11 +113,11 @@ class TaskAgent:
             self._items.give_large(given, index, sizes, descriptor)
             self._given(given)
 
-    def body_broken(self, group: int, index: int) -> None:
-        """The body that was asked for will not come."""
+    def body_broken(self, group: int, index: int, why: str) -> None:
+        """The body that was asked for will not come; ``why`` is for the user."""
         given = self._awaited.pop((group, index), None)
         if given is not None:
-            self._give_up([(given, index)], "broken")
+            self._give_up([(given, index)], "broken", f"The last time: {why}.")
 
     def retire(self) -> None:
         """The engine was ended: it runs no tasks, and sends no results."""
@@ -143,10 +143,10 @@ class TaskAgent:
             self._awaited[given.group, index] = given
             self._channel.report(m.WantTaskBody(given.group, index, [self._number]), ())
 
-    def _give_up(self, items: list[Item], why: str) -> None:
+    def _give_up(self, items: list[Item], why: str, text: str = "") -> None:
         for given, index in items:
             self._here.discard((given.group, index))
-        self._tell(returned(items, self._number, why))
+        self._tell(returned(items, self._number, why, text))
         self._ask()
 
     def _tell(self, found: Sequence[tuple[m.AnyMessage, Sequence[Buffer]]]) -> None:

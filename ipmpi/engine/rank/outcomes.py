@@ -12,7 +12,7 @@ from ipmpi.protocol.operations import Failed
 from ipmpi.protocol.packed import pack_failure, unpack_failure
 from ipmpi.serialize import Buffer
 
-Payload = bytes | list[Buffer] | MemoryError
+Payload = bytes | list[Buffer] | MemoryError | OSError
 """The arguments of a task: a pickle, the segments of a large one, or the error that replaces them."""
 
 Outcome = tuple[int, Any]

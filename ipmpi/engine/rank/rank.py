@@ -8,6 +8,7 @@ arrival. When there are none it runs task items, so a command waits for one item
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import sys
@@ -16,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -24,6 +25,7 @@ from ... import limits
 from ...protocol import operations, packed, rankmessages as rm
 from ...protocol.frames import Buffer, size_of, split
 from ...protocol.functions import DefineFunction, ForgetFunctions
+from ...shortage import FILES_FOR_ENGINES, is_out_of_files, too_many_files
 from ...transport.packets import RankSocket
 from ..session.namespace import CommandAnswer, Namespace, failed_answer
 from .commandcomm import CommandComm, MakeShared
@@ -40,6 +42,9 @@ from .remotedebugger import RemoteDebugger
 from .taskrunner import TaskRunner
 
 _BELL = rm.encode(rm.Bell())
+
+_MORE_FILES: Final = f"close some there, or {FILES_FOR_ENGINES}"
+_NOT_SENT: Final = f"the engine has too many open files ({_MORE_FILES}), or no memory"
 
 AGENT_GONE = rm.Stop("the agent of this node is gone", 1, "", True)
 
@@ -258,7 +263,7 @@ class Rank:
         try:
             segments = _mapped(files, message.sizes) if message.shared else _writable(body, message.sizes)
         except (OSError, ValueError, MemoryError) as error:
-            failure = f"the data of this {message.method} did not arrive: there is no memory for it ({error})"
+            failure = f"the data of this {message.method} did not arrive: {_why_not_taken(error, 'it')}"
         taken = [segments]  # the only reference, so that the command can free them
         del segments
         self._inbox.append(lambda: self._command(message, taken.pop(), failure))
@@ -292,7 +297,7 @@ class Rank:
             self._say(msgspec.structs.replace(said, streamed=True))
             self._large.send(answer.body)
         else:
-            text = "its reply could not be sent: this process has too many open files, or no memory"
+            text = f"its reply could not be sent: {_NOT_SENT}"
             failed = operations.encode(operations.Failed("OSError", text, ""))
             self._say(rm.CommandDone(message.number, False, failed, version))
 
@@ -324,7 +329,7 @@ class Rank:
         """Send it, and wait for the agent: what is printed next goes another way, and must not overtake it."""
         number = self._displays_sent = self._displays_sent + 1
         if not self._say(rm.Displayed(operations.encode(display), number)):
-            print("ipmpi: too many open files, or no memory: what this displays cannot be sent", file=sys.stderr)
+            print(f"ipmpi: what this displays cannot be sent: {_NOT_SENT}", file=sys.stderr)
         elif threading.current_thread() is threading.main_thread():
             # By its number: an interrupt may have kept an earlier one from being sent.
             while self._displays_taken < number and self._hear_during_part():
@@ -402,14 +407,22 @@ def _arguments(files: list[int], sizes: Sequence[int]) -> Payload:
     try:
         return _mapped(files, sizes)
     except (OSError, ValueError, MemoryError) as error:
-        return MemoryError(f"there is no memory for the arguments of this task ({error})")
+        kind = OSError if is_out_of_files(error) else MemoryError
+        return kind(_why_not_taken(error, "the arguments of this task"))
+
+
+def _why_not_taken(error: Exception, what: str) -> str:
+    files = too_many_files(error, "the engine", _MORE_FILES)
+    return files or f"there is no memory for {what} ({error})"
 
 
 def _mapped(files: list[int], sizes: Sequence[int]) -> list[Buffer]:
     """Map the segments of an anonymous file, copy-on-write."""
     total = sum(sizes)
-    if not total or not files:
+    if not total:
         return [bytearray() for _ in sizes]
+    if not files:  # the system has left it out of what was received
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     memory = mmap.mmap(files[0], total, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     return split(memoryview(memory), sizes)
 

@@ -228,7 +228,7 @@ class TaskRunner:
         namespace = self._namespace
         namespace.home.uncover()
         if payload:
-            if isinstance(payload, MemoryError):
+            if isinstance(payload, MemoryError | OSError):
                 raise payload
             namespace.merge(namespace.home.loads([payload] if isinstance(payload, bytes) else payload, stays=True))
         namespace.console.sources.add(TASK_FILENAME, operation.source)
@@ -245,7 +245,7 @@ class TaskRunner:
 
     def _arguments(self, payload: Payload, program: Program) -> Any:
         home = self._home_of(program.space)
-        if isinstance(payload, MemoryError):
+        if isinstance(payload, MemoryError | OSError):
             raise payload
         if isinstance(payload, list):
             return home.loads(payload)

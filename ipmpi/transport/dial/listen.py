@@ -7,7 +7,6 @@ peers are at that, the next ones wait in the kernel until some are done, or have
 
 from __future__ import annotations
 
-import errno
 import itertools
 import socket
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from ... import limits
 from ...errors import ConnectionError, KernelError, internal_error
 from ...protocol.handshake import Hello, ListenerHandshake
+from ...shortage import is_out_of_files
 from ...tls import Identity, TlsSession
 from ..loop import READ, Loop, Timer
 from ..pipes import SecurePipe
@@ -106,7 +106,7 @@ class Acceptor:
                 return
             except OSError as error:
                 there = len(self._unauthenticated)
-                if error.errno in (errno.EMFILE, errno.ENFILE):
+                if is_out_of_files(error):
                     # It says so also when nobody waits: whoever got the last one must have time to speak.
                     self._unauthenticated.drop_slow(there - 1)
                 if len(self._unauthenticated) < there:

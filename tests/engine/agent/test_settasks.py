@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -230,6 +232,25 @@ def test_ranks_without_memory_for_a_body_say_so_and_go_on(
     small.command(5, [0, 1, 2], o.Push(), {"a": b"x" * 3_000_000})
     reason = "the data of this method did not arrive: there is no memory for it on host"
     tells_and_goes_on(small, {0, 1, 2}, reason, monkeypatch)
+
+
+TOO_MANY_FILES = (
+    "the agent on host has too many open files ([Errno 24] Too many open files): "
+    "start engines with a larger `ulimit -n`"
+)
+
+
+def no_file(*_args: object) -> Any:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_an_agent_that_may_open_no_further_file_says_so_and_goes_on(
+    start: Callable[..., SmallSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = start(3)
+    monkeypatch.setattr(os, "memfd_create", no_file)
+    small.command(5, [0, 1, 2], o.Push(), {"a": b"x" * 3_000_000})
+    tells_and_goes_on(small, {0, 1, 2}, f"the data of this method did not arrive: {TOO_MANY_FILES}", monkeypatch)
 
 
 def test_a_rank_that_cannot_map_a_body_says_so_and_goes_on(
@@ -462,7 +483,7 @@ def test_a_rank_asks_for_two_bodies_at_a_time(start: Callable[..., SmallSet]) ->
     assert not agent._large
     small.do(lambda: agent.cancel(102, {0}, interrupt=False))
     assert list(agent._awaited) == [(101, 0)]
-    small.do(lambda: agent.body_broken(101, 0))
+    small.do(lambda: agent.body_broken(101, 0, "a reason"))
     assert not agent._awaited
 
 
@@ -479,7 +500,29 @@ def test_large_arguments_that_do_not_come(start: Callable[..., SmallSet]) -> Non
             small.controller.wake()
 
         small.do(begin)
-        assert small.returned(group, "broken") == (rank, [0])
+        said = small.hears(m.TasksReturned)
+        assert (said.group, said.rank, said.why) == (group, rank, "broken")
+        assert said.text == "The last time: their sender has disconnected."
+
+
+@pytest.mark.parametrize("size", [1_000, 1_000_000])
+def test_large_arguments_that_an_agent_can_open_no_file_for(
+    start: Callable[..., SmallSet], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    small = start(2)
+    alone = small.give_large(small.options(len))
+    rank = small.hears(m.WantTaskBody).ranks[0]
+    monkeypatch.setattr(os, "memfd_create", no_file)
+    small.tell(m.TaskBody(alone, 0, [rank], [size]), [bytes(size)])
+    said = small.hears(m.TasksReturned)
+    assert (said.group, said.rank, said.why) == (alone, rank, "broken")
+    assert said.text == f"The last time: {TOO_MANY_FILES}."
+    monkeypatch.undo()
+    together = small.give_large(small.options(lambda comm, a: len(a), width=2))
+    ranks = small.hears(m.WantTaskBody, lambda asked: asked.group == together).ranks
+    monkeypatch.setattr(os, "memfd_create", no_file)
+    small.tell(m.TaskBody(together, 0, ranks, [size]), [bytes(size)])
+    assert f"Its arguments did not arrive: {TOO_MANY_FILES}." in small.results(together, 1)[0].text
 
 
 def test_a_large_task_that_is_cancelled_while_its_body_is_on_the_way(start: Callable[..., SmallSet]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 from collections.abc import Iterator
@@ -107,6 +108,18 @@ def test_ranks_cannot_write_to_them(pool: TimedPool) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.pwrite(memory.descriptor, b"x", 0)
     memory.close()
+
+
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_what_ranks_hold_already_is_not_sealed_against_their_writes(pool: TimedPool, size: int) -> None:
+    memory = shared(b"a" * size, pool)
+    held = os.dup(memory.descriptor)
+    (mapped,) = _mapped([held], [size])
+    memory.close()
+    assert not fcntl.fcntl(held, 1034) & 0x8, "F_GET_SEALS, F_SEAL_WRITE"
+    assert isinstance(mapped, memoryview)
+    mapped[0] = 7
+    os.close(held)
 
 
 @pytest.mark.parametrize("size", [10, LARGE])

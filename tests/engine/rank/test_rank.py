@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
+import os
 from pathlib import Path
 
 import pytest
 from rank_process import run
+
+from ipmpi.engine.rank.rank import _arguments
 
 
 def test_an_assertion_of_the_agent_fails_the_test(root: Path) -> None:
@@ -150,7 +155,7 @@ with contextlib.suppress(OSError):
 err = io.StringIO()
 with contextlib.redirect_stderr(err): display({"text/plain": "x" * 200_000}, raw=True)
 for each in many: os.close(each)
-assert "too many open files" in err.getvalue(), err.getvalue()
+assert "too many open files" in err.getvalue() and "ulimit -n" in err.getvalue(), err.getvalue()
 display("now")
 ''')
     assert answers.get(timeout=30) == ("full", True, "")
@@ -161,6 +166,76 @@ agent(work)
         root,
     )
     assert out == "main thread ended by itself []\n"
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_rank_that_may_open_no_further_file_says_so(root: Path, left: int) -> None:
+    """With none, the system leaves the file out of what the rank receives; with one, it cannot be mapped."""
+    out = run(
+        f"left = {left}"
+        """
+from ipmpi import serialize
+
+def push():
+    data = serialize.dumps({"a": b"x" * 3_000_000})
+    sizes = [memoryview(each).nbytes for each in data]
+    body = b"".join(data)
+    os.pwrite(body_file, body, 0)
+    number = next(numbers)
+    packet = rm.encode(rm.RunCommand(number, "push", o.encode(o.Push()), sizes, True))
+    do(lambda: local.run(number, packet, RankCommand(number, "push"), (body_file,)))
+    return answers.get(timeout=30)
+
+def answered(self, local, command, message, body, large):
+    answers.put((message.ok, getattr(o.decode_outcome(message.outcome), "text", "")))
+
+def work():
+    many = []
+    submit("full", '''
+import os, contextlib
+many = []
+with contextlib.suppress(OSError):
+    while True: many.append(os.dup(0))
+for _ in range(%d): os.close(many.pop())
+''' % left)
+    Agent.rank_answered = answered
+    assert answers.get(timeout=30)[-1] == ""
+    ok, text = push()
+    assert not ok
+    assert text == (
+        "the data of this push did not arrive: the engine has too many open files ([Errno 24] Too many open "
+        "files): close some there, or start engines with a larger `ulimit -n`"
+    ), text
+    submit("free", "for each in many: os.close(each)")
+    assert answers.get(timeout=30) == (True, "")
+    assert push() == (True, "")
+import resource
+body_file = os.memfd_create("body")
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+agent(work)
+""",
+        root,
+    )
+    assert out == "main thread ended by itself []\n"
+
+
+@pytest.mark.parametrize("files", [[], [0]])
+def test_a_task_whose_arguments_cannot_be_mapped_is_told_why(
+    files: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_how: object) -> object:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    number = errno.EMFILE
+    error = _arguments(files, [5])
+    assert isinstance(error, OSError)
+    assert "the engine has too many open files" in str(error)
+    number = errno.ENOMEM
+    assert "has too many open files" in str(_arguments([], [5]))
+    error = _arguments([0], [5])
+    assert isinstance(error, MemoryError)
+    assert str(error) == "there is no memory for the arguments of this task ([Errno 12] Cannot allocate memory)"
 
 
 def test_a_signal_that_does_not_come_in_time_is_sent_again(root: Path) -> None:
