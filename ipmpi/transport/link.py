@@ -13,8 +13,9 @@ from ..protocol.messages import Goodbye
 from .loop import READ, WRITE, Loop, Timer
 from .pipes import Pipe, PipeClosed
 
-_READS_A_TURN = 8
-"""Pieces of up to a chunk that one link may read before the others have their turn."""
+_READS_A_TURN = 4
+"""Pieces of up to a chunk that one link may read before the others have their turn. With half as many, bulk takes
+4 % more processor time."""
 
 _SMALL = 16 * limits.KIB
 
