@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
-import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 from . import limits
@@ -21,10 +24,10 @@ def copy(pairs: Sequence[Pair]) -> None:
         pairs: which do not overlap.
 
     Raises:
-        TypeError, ValueError: of numpy, for arrays that do not fit; some may have been copied then.
+        TypeError, ValueError, MemoryError: of numpy. Some may have been copied then, and nobody writes any more.
     """
     copyto = sys.modules["numpy"].copyto
-    for place, source in pairs:  # in another thread, that would be nobody's exception
+    for place, source in pairs:  # before anything is copied; and numpy would repeat what is too short
         if place.shape != source.shape:
             raise ValueError(f"an array of shape {source.shape} cannot be copied into one of {place.shape}")
     size = sum(place.nbytes for place, _ in pairs)
@@ -33,18 +36,43 @@ def copy(pairs: Sequence[Pair]) -> None:
         _copy(copyto, pairs)
         return
     shares = shared(pairs, -(-size // threads))
-    started = []
-    for share in shares[1:]:
-        thread = threading.Thread(target=_copy, args=(copyto, share), name="ipmpi-copy", daemon=True)
+    waiting = deque(shares)
+    outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+    helper = partial(_take_shares, waiting, partial(_copy, copyto), outcomes.put)
+    # Not of threading.Thread, which waits until it runs. That may be long, where other threads keep the GIL, and
+    # what no helper has begun is copied here meanwhile.
+    for _ in shares[1:]:
         try:
-            thread.start()
-        except RuntimeError:  # the system gives no thread
-            _copy(copyto, share)
-        else:
-            started.append(thread)
-    _copy(copyto, shares[0])
-    for thread in started:
-        thread.join()
+            _thread.start_new_thread(helper, ())
+        except RuntimeError:  # the system gives none, or the interpreter ends
+            break
+    helper()
+    failure = next(filter(None, [outcomes.get() for _ in shares]), None)
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure  # it refers to this frame, which refers to the arrays
+
+
+def _take_shares(
+    waiting: deque[list[Pair]],
+    work: Callable[[list[Pair]], None],
+    tell: Callable[[BaseException | None], None],
+) -> None:
+    """Copy what nobody else has begun, until there is nothing left; say of each share whether it failed."""
+    while True:
+        try:
+            share = waiting.popleft()
+        except IndexError:
+            return
+        failure: BaseException | None = None
+        try:
+            work(share)
+        except BaseException as error:  # an interrupt, too: others are still writing
+            failure = error
+        tell(failure)
+        del failure
 
 
 def _copy(copyto: Any, pairs: Sequence[Pair]) -> None:
