@@ -81,40 +81,51 @@ class PublicBulk:
 
 
 class _Memory:
-    """One buffer, for Python and for OpenSSL."""
+    """One buffer, for Python and for OpenSSL.
 
-    def __init__(self) -> None:
+    Args:
+        lendable: whether views of it may be handed out; else, what is in it is copied.
+    """
+
+    def __init__(self, lendable: bool) -> None:
+        self._lendable = lendable
         self._memory = bytearray(_SCRATCH)
+        self._to_copy = memoryview(self._memory)
         self.pointer: Any = _ssl_module._ffi.from_buffer(self._memory)
-        self._unlent = sys.getrefcount(self._memory)
+        self._unlent = self._references()
+
+    def _references(self) -> int:
+        return sys.getrefcount(self._memory)
 
     @property
     def is_lent(self) -> bool:
         """Whether there is a view of it: each, or what it was cut from, refers to the memory."""
-        return sys.getrefcount(self._memory) > self._unlent
+        return self._references() > self._unlent
 
-    def view(self, size: int) -> memoryview:
-        """Its first bytes."""
-        return memoryview(self._memory)[:size].toreadonly()
+    def first(self, size: int) -> Buffer:
+        """Its first bytes: a view if they are many, and if it may be."""
+        if self._lendable and size >= _LENT_FROM:
+            return memoryview(self._memory)[:size].toreadonly()  # one of its own: that is what is counted
+        return bytes(self._to_copy[:size])
 
 
 class _Scratch(threading.local):
     """The buffers of each thread."""
 
     def __init__(self) -> None:
-        self.own = _Memory()
+        self._own = _Memory(lendable=False)
         self._lendable: list[_Memory] = []
 
-    def memory_for(self, size: int) -> tuple[_Memory, bool]:
-        """A buffer for about so many bytes, and whether it may be lent; if not, they are copied out at once."""
+    def memory_for(self, size: int) -> _Memory:
+        """A buffer for about so many bytes."""
         if size >= _LENT_FROM:
             for memory in self._lendable:
                 if not memory.is_lent:
-                    return memory, True
+                    return memory
             if len(self._lendable) < _LENT_BUFFERS:
-                self._lendable.append(_Memory())
-                return self._lendable[-1], True
-        return self.own, False
+                self._lendable.append(_Memory(lendable=True))
+                return self._lendable[-1]
+        return self._own
 
 
 class DirectBulk:
@@ -139,7 +150,7 @@ class DirectBulk:
         failure: SSL.Error | None = None
         ended = False
         while largest > 0 and not ended:
-            memory, is_lent = _scratch().memory_for(self._unread(self._input, self._where))
+            memory = _scratch().memory_for(self._unread(self._input, self._where))
             pointer, read, ssl = memory.pointer, self._read, self._ssl  # this is done for every record
             room = min(largest, _SCRATCH)
             filled = 0
@@ -156,7 +167,7 @@ class DirectBulk:
                     ended = True
                     break
             largest -= filled
-            pieces.append(_out_of(memory, filled, is_lent))
+            pieces.append(memory.first(filled))
         return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), failure
 
     def _is_all(self) -> bool:
@@ -168,25 +179,20 @@ class DirectBulk:
         except SSL.WantReadError:
             return None
         except SSL.Error as error:
-            return error
+            return error.with_traceback(None)  # which refers to the caller, and that to all it has read
         return SSL.Error("OpenSSL reports a failure and no reason")
 
     def ciphertext(self) -> list[Buffer]:
         """BIO_read until the BIO is empty."""
         pieces: list[Buffer] = []
         while True:
-            memory, is_lent = _scratch().memory_for(self._unread(self._bio, self._where))
+            memory = _scratch().memory_for(self._unread(self._bio, self._where))
             count = self._bio_read(self._bio, memory.pointer, _SCRATCH)
             if count <= 0:
                 return pieces
-            pieces.append(_out_of(memory, count, is_lent))
+            pieces.append(memory.first(count))
             if count < _SCRATCH:
                 return pieces
-
-
-def _out_of(memory: _Memory, size: int, is_lent: bool) -> Buffer:
-    view = memory.view(size)
-    return view if is_lent and size >= _LENT_FROM else bytes(view)
 
 
 _holder: list[_Scratch] = []
