@@ -159,6 +159,30 @@ def test_what_is_made_of_a_view_stays_as_it_is(keep: Callable[[memoryview], obje
     del another
 
 
+def test_who_keeps_what_arrived_does_not_make_others_copy_for_ever() -> None:
+    dialler, listener = _connected()
+    kept, as_sent, kinds = [], [], []
+    for _ in range(200):
+        data = os.urandom(100_000)
+        dialler.write(data)
+        ciphertext = dialler.ciphertext_to_send()
+        assert isinstance(ciphertext, memoryview)  # what is sent has buffers of its own
+        listener.receive_ciphertext(ciphertext)
+        del ciphertext
+        plaintext = listener.read()
+        kinds.append(type(plaintext))
+        if len(kept) < 3 and isinstance(plaintext, memoryview):
+            kept.append(plaintext)
+            as_sent.append(data)
+        del plaintext
+    assert kept == as_sent
+    lent = [kind is memoryview for kind in kinds]
+    assert lent[:2] == [True, True]
+    assert lent[2:65] == [False] * 63  # two buffers are kept: nothing more is given to those who keep
+    assert lent[66:129] == [False] * 63
+    assert all(lent[130:])
+
+
 @pytest.mark.parametrize("end", ["goodbye", "spoilt"])
 def test_nothing_keeps_what_came_before_the_end(end: str) -> None:
     dialler, listener = _connected()
