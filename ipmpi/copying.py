@@ -71,6 +71,7 @@ def _take_shares(
             work(share)
         except BaseException as error:  # an interrupt, too: others are still writing
             failure = error
+        del share  # before this is told: the caller may release the memory then
         tell(failure)
         del failure
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import _thread
 import os
+import sys
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -127,6 +129,33 @@ def test_nobody_writes_after_a_failure(started: list[object], monkeypatch: pytes
     assert started
     assert late
     assert not any(late)
+
+
+def test_nobody_refers_to_the_arrays_afterwards(started: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else their memory could not be released, or taken for the next ones."""
+    here, ended, told = threading.get_ident(), threading.Event(), threading.Event()
+
+    class Slow:
+        def __init__(self) -> None:
+            self._queue: SimpleQueue[object] = SimpleQueue()
+            self.get = self._queue.get
+
+        def put(self, item: object) -> None:
+            if threading.get_ident() == here:
+                assert told.wait(60)
+            self._queue.put(item)
+            if threading.get_ident() != here:
+                told.set()
+                assert ended.wait(60)
+
+    monkeypatch.setattr(copying, "SimpleQueue", Slow)
+    place, source = np.zeros(100_000, np.uint8), np.ones(100_000, np.uint8)
+    before = sys.getrefcount(place), sys.getrefcount(source)
+    copy([(place, source)])
+    after = sys.getrefcount(place), sys.getrefcount(source)
+    ended.set()
+    assert started
+    assert after == before
 
 
 KINDS = {
