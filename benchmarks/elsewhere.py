@@ -117,6 +117,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             for name in found.begin_round():
                 print(f"measuring {name} from another machine ...", file=sys.stderr, flush=True)
                 found.add(name, _turn(name, found.rows_for(name), nodes, Path(folder), options))
+        record |= {**found.record(), "rates": bulkrates.rates(found, options.transfer)}
+        write(record, options.json)  # it is there whatever comes of the big object
         if options.big:
             print("pushing one big object from another machine ...", file=sys.stderr, flush=True)
             try:
@@ -124,7 +126,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                     record["big"] = push_big(nodes, target, options.big)
             except LauncherError as error:
                 record.setdefault("big", {"failed": str(error)})
-    return {**record, **found.record(), "rates": bulkrates.rates(found, options.transfer)}
+    return record
+
+
+def write(record: dict[str, Any], file: Path | None) -> None:
+    """Write what was measured as JSON, if there is a file for it."""
+    if file is not None:
+        file.write_text(json.dumps(record, indent=1))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -157,8 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "big" in record:
         told = record["big"]
         print(told.get("failed") or ", ".join(f"{key} {number(value)}" for key, value in told.items()))
-    if options.json is not None:
-        options.json.write_text(json.dumps(record, indent=1))
+    write(record, options.json)
     return 0
 
 

@@ -271,6 +271,25 @@ def test_a_system_elsewhere_that_does_not_end_keeps_what_it_had(
     assert turn_elsewhere(monkeypatch, tmp_path, served, Turn(had, why=why)) == Turn(had, why=told)
 
 
+@pytest.mark.parametrize("is_written", [True, False])
+def test_what_was_measured_elsewhere_before_it_hung_is_kept(
+    is_written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = {"failed": {"Dask with TLS": {"gather": "gave up"}}, "rates": []}
+
+    def hang(words: list[str], **_: object) -> None:
+        if is_written:
+            Path(words[words.index("--json") + 1]).write_text(json.dumps(record))
+        raise subprocess.TimeoutExpired(words, 400)
+
+    monkeypatch.setattr(command.subprocess, "run", hang)
+    run = command.Run(command.parser().parse_args(["elsewhere", "--big", "1MB"]))
+    run._elsewhere()
+    assert run.elsewhere == (record if is_written else {})
+    notes = ["elsewhere: Dask with TLS: gather: gave up"] if is_written else []
+    assert run.notes == ["elsewhere: gave up after 400 s", *notes]
+
+
 def test_dask_leaves_the_environment_of_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def serve(_engines: int, _host: str) -> tuple[Any, dict[str, str]]:
         os.environ["MALLOC_TRIM_THRESHOLD_"] = "65536"

@@ -30,8 +30,8 @@ _LENT_FROM: Final = 64 * 1024
 _LENT_BUFFERS: Final = 2
 """For each thread and direction: one may still be referred to while the next one is filled."""
 _REFUSED_MOST: Final = 64
-"""How often bytes are copied in a row because all buffers are lent, until the one that was lent first is left to
-those who keep it. So what is kept takes an eighth more than the bytes that were copied, at most."""
+"""How often in a row bytes are copied because all buffers are lent. Then the one that was lent first is left to
+those who keep it, and replaced: 512 KiB for at least 4 MiB that arrived meanwhile."""
 
 
 class Bulk(Protocol):
