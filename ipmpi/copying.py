@@ -31,8 +31,8 @@ def copy(pairs: Sequence[Pair]) -> None:
         if place.shape != source.shape:
             raise ValueError(f"an array of shape {source.shape} cannot be copied into one of {place.shape}")
     size = sum(place.nbytes for place, _ in pairs)
-    threads = min(limits.COPY_THREADS, _cores(), size // limits.COPY_SHARE)
-    if threads < 2:
+    threads = min(limits.COPY_THREADS, size // limits.COPY_SHARE)
+    if threads < 2 or (threads := min(threads, _cores())) < 2:
         _copy(copyto, pairs)
         return
     shares = shared(pairs, -(-size // threads))
