@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from queue import SimpleQueue
+from threading import Semaphore  # not a queue: ranks have loaded this already
 from typing import Any
 
 from . import limits
@@ -37,8 +37,9 @@ def copy(pairs: Sequence[Pair]) -> None:
         return
     shares = shared(pairs, -(-size // threads))
     waiting = deque(shares)
-    outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
-    helper = partial(_take_shares, waiting, partial(_copy, copyto), outcomes.put)
+    failures: list[BaseException] = []
+    ended = Semaphore(0)
+    helper = partial(_take_shares, waiting, partial(_copy, copyto), failures, ended)
     # Not of threading.Thread, which waits until it runs. That may be long, where other threads keep the GIL, and
     # what no helper has begun is copied here meanwhile.
     for _ in shares[1:]:
@@ -47,33 +48,33 @@ def copy(pairs: Sequence[Pair]) -> None:
         except RuntimeError:  # the system gives none, or the interpreter ends
             break
     helper()
-    failure = next(filter(None, [outcomes.get() for _ in shares]), None)
-    if failure is not None:
+    for _ in shares:
+        ended.acquire()
+    if failures:
         try:
-            raise failure
+            raise failures[0]
         finally:
-            del failure  # it refers to this frame, which refers to the arrays
+            failures.clear()  # they refer to this frame, which refers to the arrays
 
 
 def _take_shares(
     waiting: deque[list[Pair]],
     work: Callable[[list[Pair]], None],
-    tell: Callable[[BaseException | None], None],
+    failures: list[BaseException],
+    ended: Semaphore,
 ) -> None:
-    """Copy what nobody else has begun, until there is nothing left; say of each share whether it failed."""
+    """Copy what nobody else has begun, until there is nothing left; say of each share that it is over."""
     while True:
         try:
             share = waiting.popleft()
         except IndexError:
             return
-        failure: BaseException | None = None
         try:
             work(share)
         except BaseException as error:  # an interrupt, too: others are still writing
-            failure = error
-        del share  # before this is told: the caller may release the memory then
-        tell(failure)
-        del failure
+            failures.append(error)
+        del share  # the caller may release the memory then
+        ended.release()
 
 
 def _copy(copyto: Any, pairs: Sequence[Pair]) -> None:

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -135,20 +134,16 @@ def test_nobody_refers_to_the_arrays_afterwards(started: list[object], monkeypat
     """Else their memory could not be released, or taken for the next ones."""
     here, ended, told = threading.get_ident(), threading.Event(), threading.Event()
 
-    class Slow:
-        def __init__(self) -> None:
-            self._queue: SimpleQueue[object] = SimpleQueue()
-            self.get = self._queue.get
-
-        def put(self, item: object) -> None:
+    class Slow(threading.Semaphore):
+        def release(self, n: int = 1) -> None:
             if threading.get_ident() == here:
                 assert told.wait(60)
-            self._queue.put(item)
+            super().release(n)
             if threading.get_ident() != here:
                 told.set()
                 assert ended.wait(60)
 
-    monkeypatch.setattr(copying, "SimpleQueue", Slow)
+    monkeypatch.setattr(copying, "Semaphore", Slow)
     place, source = np.zeros(100_000, np.uint8), np.ones(100_000, np.uint8)
     before = sys.getrefcount(place), sys.getrefcount(source)
     copy([(place, source)])
