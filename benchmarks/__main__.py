@@ -32,7 +32,7 @@ from .rows import ROWS
 from .systems import OWN, SYSTEMS
 
 PARTS: Final = ("limits", "peers", "elsewhere", "big")
-ELSEWHERE_LIMIT: Final = 180.0
+ELSEWHERE_LIMIT: Final = 400.0
 BIG_LIMIT: Final = 120.0
 LIMITS_LIMIT: Final = 60.0
 
@@ -104,13 +104,18 @@ class Run:
             words = ["-n", str(options.n), "--transfer", str(options.transfer), "--json", str(record)]
             words += ["--big", str(options.big)] if self._has_memory() else []
             command = [sys.executable, "-m", "benchmarks.elsewhere", *words]
-            done = subprocess.run(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=ELSEWHERE_LIMIT,
-                check=False,
-            )  # fmt: skip
-            if done.returncode:
-                words = done.stdout.strip().splitlines() or [f"exit code {done.returncode}"]
-                self.note(f"elsewhere: {words[-1]}")
+            try:
+                done = subprocess.run(
+                    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                    timeout=ELSEWHERE_LIMIT, check=False,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                self.note(f"elsewhere: gave up after {ELSEWHERE_LIMIT:g} s")
+            else:
+                if done.returncode:
+                    words = done.stdout.strip().splitlines() or [f"exit code {done.returncode}"]
+                    self.note(f"elsewhere: {words[-1]}")
+            if not record.exists():
                 return
             self.elsewhere = json.loads(record.read_text())
         for system, each in self.elsewhere["failed"].items():

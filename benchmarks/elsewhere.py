@@ -1,13 +1,14 @@
 """``python -m benchmarks.elsewhere``: a client on another machine, so that all goes over TCP with TLS.
 
 The machines are network namespaces of this one (:mod:`benchmarks.nodes`). One TLS stream between them, ipmpi and
-Dask with TLS are started for their turns, in rounds; then one very big object is pushed.
+Dask with TLS are each started for their turns, in rounds; then one very big object is pushed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib
 import json
 import os
@@ -24,6 +25,7 @@ from unittest import mock
 from ipmpi.bench.__main__ import parse_size
 from ipmpi.bench.cluster import Target, mpi_or_none, own_cluster
 from ipmpi.bench.report import aligned, number
+from ipmpi.errors import LauncherError
 
 from . import bulkrates, turns
 from .comparison import Comparison, may_begin
@@ -69,17 +71,19 @@ _SERVERS: Final[Mapping[str, Callable[[int, int], contextlib.AbstractContextMana
 
 def _turn(name: str, keys: Sequence[str], nodes: Nodes, folder: Path, options: argparse.Namespace) -> turns.Turn:
     """Start a system, and give it its turn: while it has that, no other one runs."""
+    turn = turns.Turn()
     try:
         with _SERVERS[name](options.n, options.transfer) as told:
             contact = folder / "contact.json"
             contact.touch(0o600)  # it may have a key
             contact.write_text(json.dumps(told))
-            return turns.take(
+            turn = turns.take(
                 name, RUNNING[name], keys, options.n, options.transfer, prefix=in_node(nodes),
                 contact=contact, limit=TURN_LIMIT, quote=True,
             )  # fmt: skip
-    except Exception as error:  # any of a system's own
-        return turns.Turn(why=f"{type(error).__name__}: {error}")
+    except Exception as error:  # any of a system's own, also while it ends
+        return dataclasses.replace(turn, why=turn.why or f"{type(error).__name__}: {error}")
+    return turn
 
 
 def in_node(nodes: Nodes) -> list[str]:
@@ -113,11 +117,22 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             for name in found.begin_round():
                 print(f"measuring {name} from another machine ...", file=sys.stderr, flush=True)
                 found.add(name, _turn(name, found.rows_for(name), nodes, Path(folder), options))
+        record |= {**found.record(), "rates": bulkrates.rates(found, options.transfer)}
+        write(record, options.json)  # it is there whatever comes of the big object
         if options.big:
             print("pushing one big object from another machine ...", file=sys.stderr, flush=True)
-            with own_cluster(options.n, mpi_or_none()[0], address=HERE) as target:
-                record["big"] = push_big(nodes, target, options.big)
-    return {**record, **found.record(), "rates": bulkrates.rates(found, options.transfer)}
+            try:
+                with own_cluster(options.n, mpi_or_none()[0], address=HERE) as target:
+                    record["big"] = push_big(nodes, target, options.big)
+            except LauncherError as error:
+                record.setdefault("big", {"failed": str(error)})
+    return record
+
+
+def write(record: dict[str, Any], file: Path | None) -> None:
+    """Write what was measured as JSON, if there is a file for it."""
+    if file is not None:
+        file.write_text(json.dumps(record, indent=1))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -150,8 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "big" in record:
         told = record["big"]
         print(told.get("failed") or ", ".join(f"{key} {number(value)}" for key, value in told.items()))
-    if options.json is not None:
-        options.json.write_text(json.dumps(record, indent=1))
+    write(record, options.json)
     return 0
 
 

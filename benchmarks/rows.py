@@ -21,9 +21,9 @@ class Row(NamedTuple):
         unit: one of :data:`UNITS`.
         kind: see :data:`Kind`.
         samples: how many a turn takes.
+        budget: seconds after which a turn stops taking samples.
         warm: how many are taken before, and do not count, so that what can be used again is there; fewer if
             half of the budget is over.
-        budget: seconds after which a turn stops taking samples.
     """
 
     key: str

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
-import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from threading import Semaphore  # not a queue: ranks have loaded this already
 from typing import Any
 
 from . import limits
@@ -21,30 +24,57 @@ def copy(pairs: Sequence[Pair]) -> None:
         pairs: which do not overlap.
 
     Raises:
-        TypeError, ValueError: of numpy, for arrays that do not fit; some may have been copied then.
+        TypeError, ValueError, MemoryError: of numpy. Some may have been copied then, and nobody writes any more.
     """
     copyto = sys.modules["numpy"].copyto
-    for place, source in pairs:  # in another thread, that would be nobody's exception
+    for place, source in pairs:  # before anything is copied; and numpy would repeat what is too short
         if place.shape != source.shape:
             raise ValueError(f"an array of shape {source.shape} cannot be copied into one of {place.shape}")
     size = sum(place.nbytes for place, _ in pairs)
-    threads = min(limits.COPY_THREADS, _cores(), size // limits.COPY_SHARE)
-    if threads < 2:
+    threads = min(limits.COPY_THREADS, size // limits.COPY_SHARE)
+    if threads < 2 or (threads := min(threads, _cores())) < 2:
         _copy(copyto, pairs)
         return
     shares = shared(pairs, -(-size // threads))
-    started = []
-    for share in shares[1:]:
-        thread = threading.Thread(target=_copy, args=(copyto, share), name="ipmpi-copy", daemon=True)
+    waiting = deque(shares)
+    failures: list[BaseException] = []
+    ended = Semaphore(0)
+    helper = partial(_take_shares, waiting, partial(_copy, copyto), failures, ended)
+    # Not of threading.Thread, which waits until it runs. That may be long, where other threads keep the GIL, and
+    # what no helper has begun is copied here meanwhile.
+    for _ in shares[1:]:
         try:
-            thread.start()
-        except RuntimeError:  # the system gives no thread
-            _copy(copyto, share)
-        else:
-            started.append(thread)
-    _copy(copyto, shares[0])
-    for thread in started:
-        thread.join()
+            _thread.start_new_thread(helper, ())
+        except RuntimeError:  # the system gives none, or the interpreter ends
+            break
+    helper()
+    for _ in shares:
+        ended.acquire()
+    if failures:
+        try:
+            raise failures[0]
+        finally:
+            failures.clear()  # they refer to this frame, which refers to the arrays
+
+
+def _take_shares(
+    waiting: deque[list[Pair]],
+    work: Callable[[list[Pair]], None],
+    failures: list[BaseException],
+    ended: Semaphore,
+) -> None:
+    """Copy what nobody else has begun, until there is nothing left; say of each share that it is over."""
+    while True:
+        try:
+            share = waiting.popleft()
+        except IndexError:
+            return
+        try:
+            work(share)
+        except BaseException as error:  # an interrupt, too: others are still writing
+            failures.append(error)
+        del share  # the caller may release the memory then
+        ended.release()
 
 
 def _copy(copyto: Any, pairs: Sequence[Pair]) -> None:

@@ -97,6 +97,9 @@ def test_samples_stop_at_the_number_or_at_the_budget() -> None:
     assert len(sample(lambda: calls.append(None), 3, warm=2)) == 3
     assert len(calls) == 5
     assert len(sample(lambda: time.sleep(0.01), 1000, warm=0, budget=0.005)) == 1
+    calls.clear()
+    assert len(sample(lambda: calls.append(time.sleep(0.01)), 1000, warm=1000, budget=0.005)) == 1
+    assert len(calls) == 2  # one that does not count, however long it takes
 
 
 def test_a_part_that_hangs_is_given_up_with_its_name() -> None:

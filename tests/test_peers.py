@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 
-from benchmarks import __main__ as command, alone, bulkrates, comparisontable, rows, turn, turns
+from benchmarks import __main__ as command, alone, bulkrates, comparisontable, elsewhere, rows, turn, turns
 from benchmarks.bigpush import BigPush, big_rows
 from benchmarks.comparison import Comparison, may_begin, shown, summary
 from benchmarks.systems import RUNNING, SYSTEMS, Entry
@@ -235,6 +237,72 @@ def test_workers_that_do_not_all_come_are_told(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("benchmarks.systems.calls.MEETING_SECONDS", 0.0)
     with pytest.raises(TimeoutError, match="1 of 2 workers came"):
         meet(str(tmp_path), 2)
+
+
+def turn_elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path, served: Any, turned: Turn) -> Turn:
+    """The turn of a system that ``served`` starts; its client, on the other machine, has this turn."""
+    monkeypatch.setattr(elsewhere, "_SERVERS", {"Dask with TLS": served})
+    monkeypatch.setattr(turns, "take", lambda *_, **__: turned)
+    options = elsewhere.parser().parse_args([])
+    nodes: Any = SimpleNamespace(enter=folder / "enter")
+    return elsewhere._turn("Dask with TLS", ["push_all"], nodes, folder, options)
+
+
+def test_a_system_elsewhere_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    @contextlib.contextmanager
+    def served(engines: int, size: int) -> Iterator[dict[str, str]]:
+        raise OSError(f"no port for {engines} workers")
+        yield {}
+
+    turned = turn_elsewhere(monkeypatch, tmp_path, served, Turn())
+    assert turned == Turn(why="OSError: no port for 4 workers")
+
+
+@pytest.mark.parametrize(("why", "told"), [("", "TimeoutError: a worker stays"), ("gave up", "gave up")])
+def test_a_system_elsewhere_that_does_not_end_keeps_what_it_had(
+    why: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    @contextlib.contextmanager
+    def served(_engines: int, _size: int) -> Iterator[dict[str, str]]:
+        yield {}
+        raise TimeoutError("a worker stays")
+
+    had: dict[str, list[float]] = {"push_all": [1.0]}
+    assert turn_elsewhere(monkeypatch, tmp_path, served, Turn(had, why=why)) == Turn(had, why=told)
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_what_was_measured_elsewhere_before_it_hung_is_kept(
+    is_written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = {"failed": {"Dask with TLS": {"gather": "gave up"}}, "rates": []}
+
+    def hang(words: list[str], **_: object) -> None:
+        if is_written:
+            Path(words[words.index("--json") + 1]).write_text(json.dumps(record))
+        raise subprocess.TimeoutExpired(words, 400)
+
+    monkeypatch.setattr(command.subprocess, "run", hang)
+    run = command.Run(command.parser().parse_args(["elsewhere", "--big", "1MB"]))
+    run._elsewhere()
+    assert run.elsewhere == (record if is_written else {})
+    notes = ["elsewhere: Dask with TLS: gather: gave up"] if is_written else []
+    assert run.notes == ["elsewhere: gave up after 400 s", *notes]
+
+
+def test_dask_leaves_the_environment_of_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def serve(_engines: int, _host: str) -> tuple[Any, dict[str, str]]:
+        os.environ["MALLOC_TRIM_THRESHOLD_"] = "65536"
+        return SimpleNamespace(close=lambda: None), {}
+
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    monkeypatch.setitem(sys.modules, "benchmarks.systems.daskcluster", SimpleNamespace(serve=serve))
+    with elsewhere._SERVERS["Dask with TLS"](4, 1000):
+        assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
+
+
+def test_each_system_elsewhere_can_be_started() -> None:
+    assert set(elsewhere._SERVERS) == set(RUNNING)
 
 
 # --- Processes -----------------------------------------------------------------------------------------------

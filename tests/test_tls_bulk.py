@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import pickle
+import threading
 import time
+import weakref
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 from OpenSSL import SSL
 
@@ -12,6 +18,12 @@ from ipmpi.tls import Identity, TlsClosed, TlsError, TlsSession, bulk
 
 NOW = time.time()
 IDENTITY = Identity.create(NOW)
+
+
+@pytest.fixture(autouse=True)
+def _own_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them is lent to another test."""
+    monkeypatch.setattr(bulk, "_holder", [])
 
 
 @pytest.fixture(params=[bulk.DirectBulk, bulk.PublicBulk])
@@ -108,6 +120,89 @@ def test_what_is_kept_stays_as_it_is(pair, kept: int) -> None:
         del received[:-kept]
         everything = b"".join(sent)
         assert all(bytes(view) in everything for view in received)
+
+
+def as_array(view: memoryview) -> object:
+    return np.frombuffer(view, "u2")[5:100].reshape(5, 19)
+
+
+def unpickled(view: memoryview) -> object:
+    """What a rank makes of the buffers that came beside a pickle."""
+    buffers: list[pickle.PickleBuffer] = []
+    stream = pickle.dumps(np.zeros(100, "u1"), 5, buffer_callback=buffers.append)
+    return pickle.loads(stream, buffers=[view[7:107]])
+
+
+def cut(view: memoryview) -> object:
+    return view.cast("B")[100:200].cast("H")[::2]
+
+
+@pytest.mark.parametrize("keep", [as_array, unpickled, cut])
+def test_what_is_made_of_a_view_stays_as_it_is(keep: Callable[[memoryview], object]) -> None:
+    """When it ends, in whatever thread, the buffer is used again."""
+    dialler, listener = _connected()
+
+    def arrived() -> bytes | memoryview:
+        dialler.write(os.urandom(200_000))
+        listener.receive_ciphertext(ciphertext_of(dialler))
+        return listener.read()
+
+    kept = [keep(arrived())]
+    before = memoryview(kept[0]).tobytes()
+    another = arrived()
+    assert isinstance(arrived(), bytes)  # there are two buffers, and both are lent
+    assert memoryview(kept[0]).tobytes() == before
+    thread = threading.Thread(target=kept.clear)
+    thread.start()
+    thread.join()
+    assert isinstance(arrived(), memoryview)
+    del another
+
+
+def test_who_keeps_what_arrived_does_not_make_others_copy_for_ever() -> None:
+    dialler, listener = _connected()
+    kept, as_sent, kinds = [], [], []
+    for _ in range(200):
+        data = os.urandom(100_000)
+        dialler.write(data)
+        ciphertext = dialler.ciphertext_to_send()
+        assert isinstance(ciphertext, memoryview)  # what is sent has buffers of its own
+        listener.receive_ciphertext(ciphertext)
+        del ciphertext
+        plaintext = listener.read()
+        kinds.append(type(plaintext))
+        if len(kept) < 3 and isinstance(plaintext, memoryview):
+            kept.append(plaintext)
+            as_sent.append(data)
+        del plaintext
+    assert kept == as_sent
+    lent = [kind is memoryview for kind in kinds]
+    assert lent[:2] == [True, True]
+    assert lent[2:65] == [False] * 63  # two buffers are kept: nothing more is given to those who keep
+    assert lent[66:129] == [False] * 63
+    assert all(lent[130:])
+
+
+@pytest.mark.parametrize("end", ["goodbye", "spoilt"])
+def test_nothing_keeps_what_came_before_the_end(end: str) -> None:
+    dialler, listener = _connected()
+    dialler.write(os.urandom(200_000))
+    if end == "goodbye":
+        dialler.close()
+        ciphertext = ciphertext_of(dialler)
+    else:
+        ciphertext = ciphertext_of(dialler)
+        dialler.write(b"more")
+        ciphertext += ciphertext_of(dialler)[:-1] + b"?"
+    listener.receive_ciphertext(ciphertext)
+    gc.disable()
+    try:
+        data = weakref.ref(listener.read())
+        assert data() is None
+        with pytest.raises((TlsClosed, TlsError)):
+            listener.read()
+    finally:
+        gc.enable()
 
 
 def test_bulk_is_lent_and_messages_are_copied() -> None:

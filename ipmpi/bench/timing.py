@@ -16,8 +16,8 @@ class TookTooLong(Exception):
 def sample(call: Callable[[], object], repeat: int, *, warm: int = 1, budget: float = 4.0) -> list[float]:
     """Seconds of each of ``repeat`` calls, after ``warm`` others.
 
-    Stops early, with at least one time, when ``budget`` seconds are over. Of the others, none but the first begins
-    when half of them are.
+    Stops early, with at least one time, when ``budget`` seconds are over. Of the others, only the first may begin
+    after half of that.
     """
     begin = time.perf_counter()
     end = begin + budget

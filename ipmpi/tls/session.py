@@ -43,8 +43,8 @@ class TlsSession:
 
     Make one by :meth:`dialler` or :meth:`listener`. Call :meth:`handshake` at the start and whenever
     ciphertext arrived, until it returns True; a dialler then calls :meth:`check_peer`. After every call of
-    any method, send what :meth:`ciphertext_to_send` gives, also after an error: it holds the alert that tells
-    the peer why.
+    any method, send what :meth:`ciphertext_to_send` gives until it is empty, also after an error: the alert that
+    tells the peer why is in it.
     """
 
     def __init__(self, context: SSL.Context, dials: bool) -> None:

@@ -311,7 +311,7 @@ def said_to(sock: socket.socket, tls: TlsSession) -> bytes:
     try:
         while True:
             tls.handshake()
-            if data := tls.ciphertext_to_send():
+            while data := tls.ciphertext_to_send():
                 sock.sendall(data)
             data = sock.recv(65536)
             if not data:

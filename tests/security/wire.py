@@ -44,7 +44,7 @@ class TlsPeer:
 
     def flush(self) -> None:
         """Put what TLS made on the wire."""
-        if data := self.tls.ciphertext_to_send():
+        while data := self.tls.ciphertext_to_send():
             self.sock.sendall(data)
 
     def send(self, data: bytes) -> None:
@@ -223,7 +223,7 @@ class TlsServer:
                     if self._on_data is not None:
                         self._on_data(tls, plain)
             finally:
-                if out := tls.ciphertext_to_send():
+                while out := tls.ciphertext_to_send():
                     sock.sendall(out)
 
     def close(self) -> None:

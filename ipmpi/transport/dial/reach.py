@@ -93,18 +93,23 @@ def _connect(addresses: Sequence[tuple[int, Any]], deadline: float) -> socket.so
     raise failure
 
 
+def _send(sock: socket.socket, tls: TlsSession) -> None:
+    while data := tls.ciphertext_to_send():
+        sock.sendall(data)
+
+
 def _look_at_certificate(sock: socket.socket, fingerprint: bytes, where: str, deadline: float) -> tuple[str, str]:
     """How far TLS gets: ``reached``, or where it ended and why."""
     tls = TlsSession.dialler()
     try:
         while not tls.handshake():
-            sock.sendall(tls.ciphertext_to_send())
+            _send(sock, tls)
             sock.settimeout(max(0.1, deadline - time.monotonic()))
             data = sock.recv(65536)
             if not data:
                 return "tls", "the connection was closed during the TLS handshake"
             tls.receive_ciphertext(data)
-        sock.sendall(tls.ciphertext_to_send())
+        _send(sock, tls)
         shown = tls.peer_fingerprint
         tls.check_peer(fingerprint, time.time(), where)
     except SecurityError as error:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ipmpi import copying, limits
 from ipmpi.client.engines.mapping import join, partition, partition_together
 
 
@@ -208,9 +209,14 @@ NOT_ALIKE = {
 }
 
 
+@pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("dist", ["b", "r"])
 @pytest.mark.parametrize("parts", ALIKE.values(), ids=list(ALIKE))
-def test_arrays_that_are_alike_are_joined_in_memory_that_is_there(parts: list[np.ndarray], dist: str) -> None:
+def test_arrays_that_are_alike_are_joined_in_memory_that_is_there(
+    parts: list[np.ndarray], dist: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "_cores", lambda: threads)
+    monkeypatch.setattr(limits, "COPY_SHARE", 1)
     places: list[bytearray] = []
 
     def memory(size: int) -> memoryview:
