@@ -23,17 +23,12 @@ from ipmpi.errors import ConnectionError, SecurityError
 from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m
 from ipmpi.transport.dial.addresses import is_unspecified
+from tests.ports import fixed_port
 from tests.security.cluster import LOOPBACK, Controller, controller, run_command, wait_until
 from tests.security.wire import Member
 
 ROLES = ("engine", "mec", "tc", "monitor")
 COMMAND = "ipmpi.cli.ipcontroller"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def furls(running: Controller) -> dict[str, str]:
@@ -58,7 +53,7 @@ def test_furl_files_are_private_and_each_role_has_its_own_secret(tmp_path: Path)
 
 
 def test_fixed_ports_keep_certificate_and_secrets_over_a_restart(tmp_path: Path) -> None:
-    ports = ["--client-port", str(free_port()), "--engine-port", str(free_port())]
+    ports = ["--client-port", str(fixed_port()), "--engine-port", str(fixed_port())]
     before, after = restarted(tmp_path, [*LOOPBACK, *ports])
     assert before == after
     for side in ("client", "engine"):
@@ -298,7 +293,7 @@ def test_no_core_file_is_possible(tmp_path: Path) -> None:
 
 
 def test_stranger_with_an_old_furl_is_told(tmp_path: Path) -> None:
-    ports = ["--client-port", str(free_port())]
+    ports = ["--client-port", str(fixed_port())]
     with controller(tmp_path, [*LOOPBACK, *ports]) as running:
         real = running.furl("mec")
         running.furl_file("mec").unlink()

@@ -11,7 +11,7 @@ import pytest
 
 from ipmpi.client import TaskClient
 from ipmpi.errors import JournalDamaged, JournalFull
-from tests.integration.test_real_journal import free_port
+from tests.ports import fixed_port
 from tests.security.cluster import LOOPBACK, Controller, engines, wait_until
 
 
@@ -22,7 +22,7 @@ class OnDisk:
         self.home = home
         self.switch = home / "fails"
         self._options = [
-            *LOOPBACK, "--client-port", str(free_port()), "--engine-port", str(free_port()),
+            *LOOPBACK, "--client-port", str(fixed_port()), "--engine-port", str(fixed_port()),
             "--journal", str(home / "journal"),
         ]  # fmt: skip
         self._extra = {

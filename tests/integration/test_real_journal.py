@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import stat
 import statistics
 import time
@@ -21,18 +20,13 @@ import pytest
 from ipmpi import errors
 from ipmpi.client import MultiEngineClient, TaskClient
 from tests.figures import report
+from tests.ports import fixed_port
 from tests.security.cluster import LOOPBACK, Controller, engines, wait_until
 
 pytestmark = [pytest.mark.timeout(60 + 20 * int(os.environ.get("IPMPI_KILLS", "3")))]
 
 KILLS = int(os.environ.get("IPMPI_KILLS", "3"))
 TASKS = int(os.environ.get("IPMPI_KILL_TASKS", "600"))
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Killed:
@@ -42,7 +36,7 @@ class Killed:
         self.home = home
         self.journal = home / "journal"
         self._options = [
-            *LOOPBACK, "--client-port", str(free_port()), "--engine-port", str(free_port()),
+            *LOOPBACK, "--client-port", str(fixed_port()), "--engine-port", str(fixed_port()),
             "--journal", str(self.journal),
         ]  # fmt: skip
         self.now = Controller(home, self._options)

@@ -19,10 +19,11 @@ import pytest
 
 from ipmpi.client import MultiEngineClient, ProgramMonitor, Simulation
 from ipmpi.errors import ClientError, CommandTimeout, CompositeError, ConnectionError, EngineLost, FurlError
+from tests.ports import fixed_port
 from tests.processes import is_running
 
 sys.path.insert(0, str(Path(__file__).parent))
-from real_clusters import Cluster, Flavour, free_port, wait_for
+from real_clusters import Cluster, Flavour, wait_for
 
 PROGRAM = str(Path(__file__).with_name("steered_program.py"))
 ON_NODES = str(Path(__file__).with_name("steered_on_nodes.py"))
@@ -172,7 +173,7 @@ def test_a_program_outlives_its_controller_and_finds_another_one(
     flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
 ) -> None:
     """With fixed ports it has the same furl, and everybody has the ids of before."""
-    ports = ("--client-port", str(free_port()), "--engine-port", str(free_port()))
+    ports = ("--client-port", str(fixed_port()), "--engine-port", str(fixed_port()))
     cluster = new_cluster(flavour_named("openmpi"), ports)
     program = launch(cluster, 4, 100_000, 0.01)
     cluster.wait_for_engines(4)

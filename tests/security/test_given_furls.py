@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,18 +16,13 @@ from ipmpi.errors import ClientError, FurlEnded
 from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.handshake import DiallerHandshake
+from tests.ports import fixed_port
 from tests.security.cluster import LOOPBACK, Controller, controller, engines, launch, wait_until
 from tests.security.relay import Relay
 from tests.security.wire import Member, Stranger, TlsPeer, register
 
 pytestmark = [pytest.mark.timeout(120)]
 WAIT = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def mec_of(running: Controller) -> MultiEngineClient:
@@ -329,7 +323,7 @@ def test_a_job_that_has_ended_leaves_a_furl_that_is_worth_nothing(tmp_path: Path
 
 
 def test_real_engines_of_a_launch_come_back_to_a_controller_that_was_killed(tmp_path: Path) -> None:
-    ports = ["--client-port", str(free_port()), "--engine-port", str(free_port())]
+    ports = ["--client-port", str(fixed_port()), "--engine-port", str(fixed_port())]
     first = Controller(tmp_path, [*LOOPBACK, *ports])
     try:
         launch(first, 1)
@@ -363,7 +357,7 @@ def test_real_engines_of_a_launch_come_back_to_a_controller_that_was_killed(tmp_
 
 
 def test_what_was_said_of_furls_holds_though_the_controller_is_killed_at_that_moment(tmp_path: Path) -> None:
-    ports = ["--client-port", str(free_port()), "--engine-port", str(free_port())]
+    ports = ["--client-port", str(fixed_port()), "--engine-port", str(fixed_port())]
 
     def told_before_the_end(call: Callable[[MultiEngineClient], Any]) -> Any:
         running = Controller(tmp_path, [*LOOPBACK, *ports])

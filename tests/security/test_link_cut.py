@@ -22,6 +22,7 @@ from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import CompositeError, ConnectionError
 from ipmpi.furl import Furl
 from tests.figures import report
+from tests.ports import fixed_port
 from tests.security.cluster import LOOPBACK, ROOT, Controller, controller, engines, wait_until
 from tests.security.relay import Relay
 from tests.security.wire import register
@@ -273,14 +274,8 @@ def test_cutting_is_noticed_where_nothing_resumes(tmp_path: Path) -> None:
         wait_until(lambda: relay.cuts == 1, "the cut")
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def test_engine_survives_a_controller_that_is_killed(tmp_path: Path) -> None:
-    ports = ["--client-port", str(free_port()), "--engine-port", str(free_port())]
+    ports = ["--client-port", str(fixed_port()), "--engine-port", str(fixed_port())]
     first = Controller(tmp_path, [*LOOPBACK, *ports])
     try:
         with engines(tmp_path, 2):

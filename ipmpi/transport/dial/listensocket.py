@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import sys
 import time
 from typing import Final
 
 from ... import limits
 from ...errors import ControllerStartError
+from ...furl import place
 from .addresses import is_unspecified
 
 _BACKLOG: Final = 1024
@@ -36,7 +38,8 @@ def listen(host: str, port: int) -> socket.socket:
         try:
             return _listen(host, port)
         except _Taken as taken:
-            if is_listened_on(port):
+            listens, connection = users(port)
+            if listens:
                 raise ControllerStartError(
                     f"port {port} is taken on {taken}. Stop the program that has it, choose another port, or "
                     "leave the port option out: then the system picks a free one and the furl files tell it to "
@@ -44,9 +47,10 @@ def listen(host: str, port: int) -> socket.socket:
                 ) from None
             if time.monotonic() >= end:
                 raise ControllerStartError(
-                    f"port {port} is taken on {taken}: no program listens there, but a connection to somewhere "
-                    f"else has it, and still had it after {limits.PORT_WAIT:g} s. Start again when it has ended, "
-                    f"or choose a port {_given_to_nobody()}."
+                    f"port {port} is taken on {taken}: no program listens there, but "
+                    f"{connection or 'something that the system does not show'} has it, and still had it after "
+                    f"{limits.PORT_WAIT:g} s. Start again when it has ended, or choose a port "
+                    f"{_given_to_nobody()}."
                 ) from None
         time.sleep(_PAUSE)
 
@@ -71,9 +75,9 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise ControllerStartError(f"cannot listen on {host!r}: {_said(error)}") from None
     failure: OSError | None = None
-    for family, place in places:
+    for family, address in places:
         try:
-            return _bound(family, place)
+            return _bound(family, address)
         except OSError as error:
             failure = failure or error
             if error.errno not in _NO_FAMILY:
@@ -101,17 +105,31 @@ def _bound(family: int, place: tuple[str, int]) -> socket.socket:
     return sock
 
 
-def is_listened_on(port: int, proc: str = "/proc") -> bool:
-    """Whether a program of this machine listens on a port, at any address; also if the system does not say."""
-    seen = False
+def users(port: int, proc: str = "/proc") -> tuple[bool, str]:
+    """Who has a port of this machine, at any of its addresses.
+
+    Returns:
+        Whether a program listens there, or the system does not say; and a connection that has it, if there is one.
+    """
+    seen = listens = False
+    connection = ""
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError, ValueError, IndexError), open(f"{proc}/net/{name}") as table:
             seen = bool(next(table, None)) or seen
             for line in table:
-                fields = line.split()
-                if fields[3] == _LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
-                    return True
-    return not seen
+                _, here, there, state, *_ = line.split()
+                if int(here.rpartition(":")[2], 16) == port:
+                    listens = listens or state == _LISTENS
+                    if state != _LISTENS:
+                        connection = f"the connection {_address(here)} - {_address(there)}"
+    return listens or not seen, connection
+
+
+def _address(text: str) -> str:
+    """An address as ``/proc/net/tcp`` has it, in the usual way: words of 32 bits in this machine's byte order."""
+    host, _, port = text.partition(":")
+    words = b"".join(int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8))
+    return place(socket.inet_ntop(socket.AF_INET6 if len(words) > 4 else socket.AF_INET, words), int(port, 16))
 
 
 def _given_to_nobody() -> str:

@@ -14,7 +14,8 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.errors import ControllerStartError
-from ipmpi.transport.dial.listensocket import is_listened_on, listen
+from ipmpi.transport.dial.listensocket import listen, users
+from tests.ports import fixed_port
 
 HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
 
@@ -30,12 +31,7 @@ def listening(host: str, port: int = 0) -> Iterator[socket.socket]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that nobody has, and that the system gives to no connection."""
-    for port in range(20_000, 21_000):
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("a thousand ports are taken")
+    return fixed_port()
 
 
 def answers(address: str, sock: socket.socket) -> bool:
@@ -135,15 +131,28 @@ def test_a_port_that_a_connection_has_is_waited_for(
 
 def test_a_port_that_a_connection_keeps(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "PORT_WAIT", 0.1)
-    with connection_from(free_port):
-        words = r"no program listens there, but a connection .* after 0.1 s.* one below \d+ or above \d+\."
+    with connection_from(free_port) as near:
+        ends = f"127.0.0.1:{free_port} - 127.0.0.1:{near.getpeername()[1]}"
+        words = (
+            rf"no program listens there, but the connection {ends} has it, .* after 0.1 s\..* one below \d+ or "
+        )
         with pytest.raises(ControllerStartError, match=words):
             listen("127.0.0.1", free_port)
 
 
-def test_who_listens_is_seen(free_port: int, tmp_path: Path) -> None:
-    assert not is_listened_on(free_port)
+def test_who_has_a_port_is_seen(free_port: int, tmp_path: Path) -> None:
+    assert users(free_port) == (False, "")
     for host in ("127.0.0.1", "", "::1")[: 3 if HAS_IPV6 else 2]:
         with listening(host, free_port):
-            assert is_listened_on(free_port)
-    assert is_listened_on(free_port, proc=str(tmp_path))  # where the system does not say
+            assert users(free_port) == (True, "")
+    assert users(free_port, proc=str(tmp_path)) == (True, "")  # where the system does not say
+
+
+@pytest.mark.skipif(not HAS_IPV6, reason="no IPv6 here")
+def test_connections_of_both_families_are_named(free_port: int) -> None:
+    with socket.create_server(("::1", free_port), family=socket.AF_INET6) as server:
+        near = socket.create_connection(("::1", free_port))
+        far, _ = server.accept()
+    with near, far:
+        mine = near.getsockname()[1]
+        assert users(free_port) == (False, f"the connection [::1]:{free_port} - [::1]:{mine}")
