@@ -375,7 +375,7 @@ def test_a_cancelled_timer_keeps_nothing_alive(loop: Loop) -> None:
 
 
 def test_timers_that_are_set_anew_again_and_again_do_not_fill_the_memory(loop: Loop) -> None:
-    """As that of the controller's effects: it is for tomorrow, again and again a moment later, and for tomorrow."""
+    """As that of the controller's effects: for tomorrow, a moment later, and for tomorrow again."""
     tomorrow, made = loop.now() + 86_400, []
     kept = [loop.call_at(tomorrow + at, loop.stop) for at in range(10)]
 
