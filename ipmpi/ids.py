@@ -301,7 +301,9 @@ def _without(runs: Iterable[range], others: Sequence[range]) -> list[range]:
 
 
 _MANY = 256
-"""Runs from which one pass over all is cheaper than many changes, each of which moves what comes behind."""
+"""Changes from which one pass over all runs is cheaper, as each change moves what comes behind ..."""
+_SHARE = 32
+"""... or a larger number of them, if there are more than 32 times as many runs."""
 
 
 class IdSet:
@@ -346,12 +348,18 @@ class IdSet:
             return iter(counts)
         return (range(first + run.start * step, first + run.stop * step, step) for run in counts)
 
-    def _is_one(self, run: range) -> bool:
-        """Whether the numbers of a run are consecutive in steps of this set."""
+    def _fits(self, run: range) -> bool:
+        """Whether all numbers of a run are whole steps from the first one."""
         step = self._step
-        return run.step == step == 1 or (
-            (len(run) == 1 or run.step == step) and (run.start - self._first) % step == 0
-        )
+        return step == 1 or ((len(run) == 1 or run.step % step == 0) and (run.start - self._first) % step == 0)
+
+    def _changes(self, run: range) -> int:
+        """How many changes it takes to add a run that fits."""
+        return 1 if run.step in (1, self._step) else len(run)
+
+    def _is_much(self, counts: int) -> bool:
+        """Whether one pass over all runs is cheaper than so many changes."""
+        return counts > _MANY + len(self._starts) // _SHARE
 
     def __len__(self) -> int:
         return self._length
@@ -378,17 +386,17 @@ class IdSet:
         runs = more.runs
         if not self._length:
             self._become(more.ascending())
-        elif len(runs) > _MANY or not all(map(self._is_one, runs)):
-            self._become(Ids((*self.ids().runs, *runs)).ascending())
-        else:
+        elif all(map(self._fits, runs)) and not self._is_much(sum(map(self._changes, runs))):
             for run in runs:
                 for count in self._counts(run):
                     self._replace(count, keep=True)
+        else:
+            self._become(Ids((*self.ids().runs, *runs)).ascending())
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Remove numbers; those that it does not have are ignored."""
         less = [count for run in Ids.of(numbers).runs for count in self._counts(run)] if self._length else ()
-        if len(less) > _MANY:
+        if self._is_much(len(less)):
             self._hold(_without(list(map(range, self._starts, self._stops)), Ids(less).ascending().runs))
             return
         for run in less:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import tracemalloc
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -154,3 +155,22 @@ def test_a_set_of_ids_does_what_a_set_does(seed: int, many: int, monkeypatch: py
         )
         assert list(ids.common(numbers)) == sorted(model & set(numbers))
         assert all((number in ids) == (number in model) for number in range(40))
+
+
+@pytest.mark.parametrize("order", ["nodes", "evens-first"])
+def test_some_steps_more_cost_as_much_as_there_are_of_them(order: str) -> None:
+    """Even and odd ranks of each node have answered alike: no answer may cost as much as all before it."""
+    parts = [range(start + odd, start + 64, 2) for start in range(0, 65_536, 64) for odd in (0, 1)]
+    if order == "evens-first":
+        parts.sort(key=lambda part: (part.start % 2, part.start))
+    there = IdSet()
+    most = 0
+    for number, part in enumerate(parts):
+        if number % 64 == 63:
+            tracemalloc.start()
+        there.add(Ids.of(part))
+        if tracemalloc.is_tracing():
+            most = max(most, tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert there.ids().runs == (range(65_536),)
+    assert most < 20_000, "it was made anew"
