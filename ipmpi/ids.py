@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain, pairwise, repeat
-from math import gcd
+from math import lcm
 from struct import Struct, error, pack, unpack
 from typing import TYPE_CHECKING, Any, overload
 
@@ -104,8 +104,8 @@ class Ids(Sequence[int]):
         if len(runs) < 2 or all(before.stop < after.start for before, after in pairwise(runs)):
             return self
         if any(run.step > 1 for run in runs):
-            whole = _interleaved(runs)
-            return Ids.of(sorted(set(self))) if whole is None else Ids((whole,))
+            swept = _swept(runs)
+            return Ids.of(sorted(set(self))) if swept is None else Ids(swept)
         found: list[range] = []
         for run in sorted(runs, key=lambda each: each.start):
             if found and run.start <= found[-1].stop:
@@ -247,18 +247,49 @@ def _series(runs: list[range]) -> list[range]:
     return found
 
 
-def _interleaved(runs: Sequence[range]) -> range | None:
-    """Return the numbers of runs with one step as a single run, if they are one: all of them beside each other."""
-    step = runs[0].step
-    first, last = min(run.start for run in runs), max(run[-1] for run in runs)
-    common = gcd(step, *(run.start - first for run in runs))
-    if (
-        len({run.start % step for run in runs}) < len(runs)
-        or any(run.step != step for run in runs)
-        or sum(map(len, runs)) != (last - first) // common + 1
-    ):
+def _swept(runs: Sequence[range]) -> list[range] | None:
+    """Return the numbers of runs with steps as ascending runs; None if it costs less to sort the numbers.
+
+    Where the same remainders are there from one multiple of all steps to another, these are looked at once.
+    """
+    period, numbers = lcm(*(run.step for run in runs)), sum(map(len, runs))
+    if 2 * sum(period // run.step for run in runs) > numbers:
         return None
-    return range(first, last + 1, common)
+    edges: dict[int, list[tuple[int, int]]] = {}
+    for run in runs:
+        steps = period // run.step
+        for part in (run[first::steps] for first in range(min(steps, len(run)))):
+            place, rest = divmod(part.start, period)
+            edges.setdefault(place, []).append((rest, 1))
+            edges.setdefault(place + len(part), []).append((rest, -1))
+    if len(edges) * period > numbers:
+        return None
+    there = [0] * period
+    found: list[range] = []
+    for start, stop in pairwise(sorted(edges)):
+        for rest, change in edges[start]:
+            there[rest] += change
+        for run in _repeated([rest for rest in range(period) if there[rest]], start, stop, period):
+            if found and run.start - found[-1][-1] == run.step == found[-1].step:
+                found[-1] = range(found[-1].start, run.stop, run.step)
+            else:
+                found.append(run)
+    return found
+
+
+def _repeated(rests: Sequence[int], start: int, stop: int, period: int) -> Iterator[range]:
+    """Yield all numbers from one multiple of a period to another that leave one of these remainders, ascending."""
+    if not rests:
+        return
+    first, last = start * period, (stop - 1) * period
+    step = period // len(rests)
+    run = range(first + rests[0], last + rests[-1] + 1, step)
+    if rests == list(range(rests[0], period, step)) and len(rests) * step == period:
+        yield run if len(run) > 1 else range(run.start, run.start + 1)
+        return
+    blocks = list(_runs(rests))
+    for multiple in range(first, last + 1, period):
+        yield from (shifted(block, multiple) for block in blocks)
 
 
 def clipped(run: range, low: int, high: int) -> range:

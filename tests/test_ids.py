@@ -53,6 +53,32 @@ def test_what_is_at_equal_distances_is_one_run() -> None:
     assert one_by_one.ids().runs == (seconds[:300],)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_runs_with_steps_in_ascending_order(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(50):
+        runs = []
+        for _ in range(chance.randrange(2, 9)):
+            first, step = chance.randrange(50), chance.choice([1, 1, 2, 2, 3, 4, 4, 6, 8])
+            runs.append(range(first, first + step * chance.randrange(1, 60), step))
+        assert Ids(runs).ascending() == sorted({number for run in runs for number in run})
+
+
+def test_all_but_one_of_each_node_take_as_much_as_there_are_nodes() -> None:
+    """They are a run with steps for each of the other ranks of a node, and then one run for each node."""
+    ranks = [range(rank, 65_536, 64) for rank in range(1, 64)]
+    tracemalloc.start()
+    try:
+        ids = Ids(ranks).ascending()
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert ids.runs == tuple(range(64 * node + 1, 64 * node + 64) for node in range(1024))
+    assert most < 1_000_000, "they were sorted one by one"
+    some = Ids((range(0, 128, 4), range(200, 300, 2), range(201, 300, 2), range(2, 128, 4)))
+    assert some.ascending().runs == (range(0, 127, 2), range(200, 300))
+
+
 def test_parts_of_a_run() -> None:
     run = range(3, 30, 4)
     for low in range(35):
