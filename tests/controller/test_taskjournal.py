@@ -13,7 +13,7 @@ from ipmpi.controller.journalwriter import JournalWriter
 from ipmpi.controller.namedtasks import NamedTasks
 from ipmpi.controller.taskjournal import RECOVERY, TaskJournal
 from ipmpi.errors import ClientError, JournalDamaged
-from ipmpi.journal.rows import Change, DropGroup, GroupRow
+from ipmpi.journal.rows import Change, DropGroup, DropSet, GroupRow
 from ipmpi.protocol import messages as m
 from tests.controller.journal_stage import Ending, JournalStage, SimulatedClient, SimulatedSet
 
@@ -341,6 +341,60 @@ def test_engine_sets_keep_results_only_until_there_is_room_again() -> None:
     stage.deliver_all()
     assert not engines.unrecorded._results
     assert not stage.store.contents.groups
+
+
+def test_who_has_submitted_hears_of_it_although_there_is_no_room_for_what_others_have_fetched() -> None:
+    """The group is on the disk; else its client keeps the arguments until there is room again."""
+    stage = JournalStage(1, clients=1, sets=1, has_names=False)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+    client.submit(b"first")
+    for _ in range(3):
+        stage.deliver_all()
+        engines.step()
+    stage.deliver_all()
+    assert client.tasks[b"first"][1].heard
+    client.submit(b"second")
+    stage.deliver_all()
+    assert len(stage.store.contents.groups) == 2, "what was fetched is written a little later"
+    assert not client.is_accepted(b"second"), "that is told with something else, mostly"
+    stage.store.is_full = True
+    stage.now += 0.03
+    stage.flush()
+    stage.deliver_all()
+    assert client.is_accepted(b"second")
+
+
+@pytest.mark.parametrize("has_used", [False, True], ids=["failures", "used-retries"])
+def test_a_disk_that_is_full_is_tried_once_a_second_however_much_happens(has_used: bool) -> None:
+    """Each attempt costs as much as there is to be written."""
+    stage = JournalStage(1, clients=1, sets=1, has_names=False)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+    for number in range(40):
+        client.submit(b"%d%s" % (number, b"" if has_used else b"!"))
+        client.submitter._open = None
+    stage.deliver_all()
+    stage.store.is_full = True
+    if has_used:
+        stage.journal.write(DropSet(99))
+        stage.journal.memory.is_unwritten = True
+    tries: list[float] = []
+    right = stage.store.commit
+    stage.store.commit = lambda changes: (tries.append(stage.now), right(changes))[1]  # type: ignore[method-assign]
+    while stage.now < 3.0 or engines.waiting or engines.running:
+        engines.step()
+        stage.deliver_all()
+        stage.now += 0.02
+    heard = [bool(ending.heard) for _, ending in client.tasks.values()]
+    assert heard == [has_used] * 40, "failures are told when they are written"
+    assert len(tries) <= 1 + stage.now
+    stage.store.is_full = False
+    stage.now += 1.0
+    stage.flush()
+    stage.deliver_all()
+    kind = "ok" if has_used else "failed"
+    assert all(ending.heard == [(kind, name)] for name, (_, ending) in client.tasks.items())
 
 
 def test_groups_that_follow_each_other_are_a_commit_each_and_the_rest_is_written_with_some() -> None:
