@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.client.session.submission import Submission
+from ipmpi.controller.commands.history import Bounds, CommandHistory
 from ipmpi.controller.commands.router import Router
 from ipmpi.controller.deadlines import Deadlines
 from ipmpi.controller.describe import described
@@ -185,6 +187,26 @@ def test_a_queue_of_its_own_takes_little_memory(routers: dict[int, Router]) -> N
     assert len(list(router._queues.parts(range(MANY)))) > MANY // 2
     router._queues.merge()
     assert len(list(router._queues.parts(range(MANY)))) == 1
+
+
+def test_commands_without_a_pattern_have_no_more_memory_than_the_history_may_have() -> None:
+    """Each keeps the ids that it was for, and of whom it has answers: runs, of which there are thousands."""
+    router = router_with(8192)
+    router.history = CommandHistory(router._clients, bounds=Bounds(size=limits.MIB))
+    chance = random.Random(1)
+
+    def give(first: int, last: int) -> None:
+        for number in range(first, last):
+            one_command(router, Ids.of(sorted(chance.sample(range(8192), 4096))), number)
+
+    give(1, 3)
+    tracemalloc.start()
+    try:
+        give(3, 20)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1.5 * limits.MIB
 
 
 # --- a whole controller ----------------------------------------------------------------------------------------
