@@ -119,6 +119,22 @@ def costs_the_same(routers: dict[int, Router], work: Callable[[Router, int], obj
     assert memory[MANY] < memory[few] + 10 * limits.KIB, memory
 
 
+def test_all_are_interrupted_by_one_message_that_costs_as_much_as_one_for_few() -> None:
+    calls = {}
+    for ranks in (8, MANY):
+        router = router_with(ranks)
+        router.command(CLIENT, m.Command(1, None, "execute", "x", b""), [], 0)
+        router.flush()
+        assert len(router.interrupt(None)) == ranks
+        router.interrupt(None)
+        calls[ranks] = calls_of(router.flush)
+        router.interrupt(None)
+        assert [e.message for e in router.flush() if isinstance(e, Send)] == [
+            m.InterruptRanks(Ids.of(range(ranks)))
+        ]
+    assert calls[MANY] <= calls[8] + 5, calls
+
+
 PATTERNS: dict[str, Callable[[Router, int], object]] = {
     "every-second": lambda router, ranks: one_command(router, Ids.of(range(0, ranks, 2)), 1),
     "every-second-of-a-list": lambda router, ranks: one_command(router, Ids.of(range(1, ranks, 2)), 1),

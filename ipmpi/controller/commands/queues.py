@@ -127,6 +127,10 @@ class Queues:
         found = Ids(part for part, queue in self.parts(engines) if matches(queue))
         return found if len(self._lanes) == 1 else found.ascending()
 
+    def that_run(self, work: QueuedCommand, engines: Iterable[int]) -> Ids:
+        """Return those of these engines that run a command, or are about to."""
+        return self.those(engines, lambda queue: queue.running is work)
+
     def add(self, engines: Iterable[int]) -> None:
         """Engines have registered."""
         ids = Ids.of(engines)
