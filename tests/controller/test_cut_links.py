@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import socket
 import threading
@@ -13,7 +14,8 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.client import MultiEngineClient
-from tests.in_process import InProcess, in_process
+from ipmpi.transport.link import Link
+from tests.in_process import InProcess, in_process, wait_until
 
 PAUSE = 0.01
 
@@ -84,3 +86,29 @@ def test_arrays_arrive_whole(local: bool, monkeypatch: pytest.MonkeyPatch) -> No
             mec.push({"x": array})
             (back,) = mec.pull("x")
             assert np.array_equal(back, array)
+
+
+@pytest.mark.parametrize("local", [False, True], ids=["TLS", "local"])
+def test_a_link_that_broke_is_gone_without_the_garbage_collector(
+    local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller looks at all objects seldom, and a session goes on over any number of links."""
+    monkeypatch.setattr(limits, "RECONNECT_FIRST", 0.005)
+
+    def links() -> int:
+        return sum(isinstance(each, Link) for each in gc.get_objects())
+
+    with in_process(1, local) as cluster:
+        mec, cutter = cluster.mec(), Cutter(cluster)
+        gc.collect()
+        gc.disable()
+        try:
+            mec.execute("x = 1")
+            before, cut = links(), 0
+            for _ in range(10):
+                cut += cluster.do(cutter.cut)
+                mec.execute("x = 1")
+            assert cut >= 10
+            wait_until(lambda: links() <= before, "links that broke are gone")
+        finally:
+            gc.enable()
