@@ -14,6 +14,7 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.client import MultiEngineClient
+from ipmpi.tls import TlsSession
 from ipmpi.transport.link import Link
 from tests.in_process import InProcess, in_process, wait_until
 
@@ -110,5 +111,30 @@ def test_a_link_that_broke_is_gone_without_the_garbage_collector(
                 mec.execute("x = 1")
             assert cut >= 10
             wait_until(lambda: links() <= before, "links that broke are gone")
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize(
+    "says", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + bytes(300)], ids=["http", "tls"]
+)
+def test_a_stranger_is_gone_without_the_garbage_collector(says: bytes) -> None:
+    """As many may come as they like, and each waits for some seconds before it says what is wrong."""
+
+    def strangers() -> int:
+        return sum(isinstance(each, TlsSession) for each in gc.get_objects())
+
+    with in_process() as cluster:
+        gc.collect()
+        gc.disable()
+        try:
+            before = strangers()
+            for _ in range(10):
+                with socket.create_connection(cluster.furls["tc"].hints[0]) as sock, suppress(OSError):
+                    sock.sendall(says)
+                    sock.settimeout(20)
+                    while sock.recv(100):
+                        pass
+            wait_until(lambda: strangers() <= before, "strangers are gone")
         finally:
             gc.enable()
