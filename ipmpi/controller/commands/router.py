@@ -81,10 +81,10 @@ class Router:
     def command(self, client: int, message: m.Command, body: Sequence[Buffer], stream: int) -> None:
         """Queue a command; raises an error to refuse it."""
         targets = self.registry.resolve(message.targets)
-        if message.one_idle:
-            targets = first_idle(self._queues, targets)
         if not targets:
             raise errors.InvalidEngineID("a command for no engine at all: the list of targets is empty")
+        if message.one_idle:
+            targets = first_idle(self._queues, targets)
         check_size(message, len(targets))
         state = self._clients.setdefault(client, ClientCommands())
         state.check_room(message.id, size_of(body))
