@@ -575,6 +575,39 @@ def test_a_session_that_ends_is_not_the_return_of_its_set() -> None:
     check(stage)
 
 
+def test_no_group_gets_the_number_of_one_that_a_set_has_and_the_journal_has_no_more() -> None:
+    """Else a client is told the result of a task of another one, and its own never runs."""
+    stage = JournalStage(1, clients=2, sets=1, has_names=False)
+    (client, other), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+    client.submit(b"first")
+    for _ in range(3):
+        stage.deliver_all()
+        engines.step()
+    other.submit(b"of another")
+    stage.deliver_all()
+    engines.step()
+    stage.deliver_all()
+    assert engines.running
+    engines.is_connected = False  # so it does not hear that nobody wants this any more
+    stage.clients.remove(other)
+    stage.journal.client_lost(other.key, orderly=True)
+    for _ in range(2):
+        stage.now += 1.0
+        stage.flush()
+    stage.kill()
+    stage.connect(client)
+    client.submit(b"new")
+    stage.deliver_all()
+    stage.connect(engines)
+    for _ in range(4):
+        stage.deliver_all()
+        engines.step()
+    stage.deliver_all()
+    assert client.tasks[b"new"][1].heard == [("ok", b"new")]
+    assert stage.runs[b"new"] == 1
+
+
 def test_a_group_is_accepted_when_another_client_comes_in_the_same_turn() -> None:
     stage = JournalStage(1, clients=1)
     (client,) = stage.clients
