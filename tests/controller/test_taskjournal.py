@@ -14,7 +14,7 @@ from ipmpi.controller.namedtasks import NamedTasks
 from ipmpi.controller.taskjournal import RECOVERY, TaskJournal
 from ipmpi.errors import ClientError, JournalDamaged
 from ipmpi.journal.rows import Change, DropGroup, DropSet, GroupRow
-from ipmpi.protocol import messages as m
+from ipmpi.protocol import messages as m, packed
 from tests.controller.journal_stage import Ending, JournalStage, SimulatedClient, SimulatedSet
 
 TURNS = 1500
@@ -606,6 +606,23 @@ def test_no_group_gets_the_number_of_one_that_a_set_has_and_the_journal_has_no_m
     stage.deliver_all()
     assert client.tasks[b"new"][1].heard == [("ok", b"new")]
     assert stage.runs[b"new"] == 1
+
+
+@pytest.mark.parametrize("number", [-1, -(2**63), 2**63, 2**64 - 1])
+def test_a_number_that_the_journal_cannot_have_is_refused_and_others_go_on(number: int) -> None:
+    """Else nothing could be written any more, of nobody."""
+    stage = JournalStage(1, has_names=False)
+    client, other = stage.clients
+    stage.deliver_all()
+    bad = m.SubmitTasks(number, m.TaskOptions(b"op", ""), packed.pack([1]), [1])
+    with pytest.raises(ClientError, match=f"from 0 to {2**63 - 1}, not {number}"):
+        stage.journal.submit(client.key, bad, [b"x"], 0)
+    other.submit(b"task")
+    for _ in range(5):
+        stage.deliver_all()
+        for engines in stage.sets:
+            engines.step()
+    assert other.tasks[b"task"][1].heard == [("ok", b"task")]
 
 
 def test_a_group_is_accepted_when_another_client_comes_in_the_same_turn() -> None:
