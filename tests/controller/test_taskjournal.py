@@ -625,6 +625,28 @@ def test_a_number_that_the_journal_cannot_have_is_refused_and_others_go_on(numbe
     assert other.tasks[b"task"][1].heard == [("ok", b"task")]
 
 
+def test_the_number_of_a_group_that_is_kept_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what was kept under it stays in the journal for ever."""
+    monkeypatch.setattr("ipmpi.controller.farm.tasktable.RECORDS", 2)
+    stage = JournalStage(1, clients=1, sets=1, has_names=False)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+
+    def submit(number: int) -> None:
+        options = m.TaskOptions(b"op", "", name="kept")
+        stage.journal.submit(client.key, m.SubmitTasks(number, options, packed.pack([1]), [1]), [b"x"], 0)
+        for _ in range(3):
+            stage.flush()
+            stage.deliver_all()
+            engines.step()
+
+    for number in range(1, 6):
+        submit(number)
+    with pytest.raises(ClientError, match="the number 1 was used for another group"):
+        submit(1)
+    assert len(stage.store.contents.groups) == 5
+
+
 def test_a_group_is_accepted_when_another_client_comes_in_the_same_turn() -> None:
     stage = JournalStage(1, clients=1)
     (client,) = stage.clients
