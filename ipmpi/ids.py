@@ -252,7 +252,11 @@ def _swept(runs: Sequence[range]) -> list[range] | None:
 
     Where the same remainders are there from one multiple of all steps to another, these are looked at once.
     """
-    period, numbers = lcm(*(run.step for run in runs)), sum(map(len, runs))
+    period, numbers = 1, sum(map(len, runs))
+    for step in {run.step for run in runs}:
+        period = lcm(period, step)
+        if period > numbers:  # of steps that a peer has made up, it may have a million digits
+            return None
     if 2 * sum(period // run.step for run in runs) > numbers:
         return None
     edges: dict[int, list[tuple[int, int]]] = {}

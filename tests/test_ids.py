@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import time
 import tracemalloc
 from collections.abc import Callable, Iterable
 
@@ -77,6 +78,17 @@ def test_all_but_one_of_each_node_take_as_much_as_there_are_nodes() -> None:
     assert most < 1_000_000, "they were sorted one by one"
     some = Ids((range(0, 128, 4), range(200, 300, 2), range(201, 300, 2), range(2, 128, 4)))
     assert some.ascending().runs == (range(0, 127, 2), range(200, 300))
+
+
+def test_steps_that_have_nothing_in_common_cost_nothing_more() -> None:
+    """A peer may send as many as it likes: their least common multiple has a million digits."""
+    chance = random.Random(1)
+    firsts = [chance.randrange(2**31) for _ in range(30_000)]
+    runs = [range(first, first + 2 * step, step) for first in firsts for step in [chance.randrange(1, 2**31)]]
+    data = Ids(runs).packed()
+    before = time.process_time()
+    assert Ids.unpacked(data).ascending() == sorted({number for run in runs for number in run})
+    assert time.process_time() - before < 2.0
 
 
 def test_parts_of_a_run() -> None:
