@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -14,6 +15,7 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.client.session.submission import Submission
+from ipmpi.controller.commands.againorder import Again
 from ipmpi.controller.commands.history import Bounds, CommandHistory
 from ipmpi.controller.commands.router import Router
 from ipmpi.controller.deadlines import Deadlines
@@ -223,6 +225,21 @@ def test_commands_without_a_pattern_have_no_more_memory_than_the_history_may_hav
     finally:
         tracemalloc.stop()
     assert kept < 1.5 * limits.MIB
+
+
+def test_after_a_restart_failures_without_a_pattern_are_looked_at_once() -> None:
+    """On some engines the last command has failed, which its client has not heard: their queues are cleared."""
+    ranks = 16_384
+    router = router_with(ranks)
+    some = Ids.of(sorted(random.Random(1).sample(range(ranks), ranks // 2)))
+    router.resumed.held(SET, m.CommandsHeld(5, CLIENT, 1, "execute", ranks, ended=Ids.of(range(ranks))))
+    assert router.resumed.answered(SET, m.Result(5, some, False, b"x"), [])
+    router.resumed.begin()
+    again = Again(CLIENT, m.CommandAgain(1, None, "execute", "x", b""), [], 0)
+    before = time.process_time()
+    cleared = router.resumed._cleared([again])
+    assert time.process_time() - before < 1.0
+    assert cleared.keys() == set(some)
 
 
 # --- a whole controller ----------------------------------------------------------------------------------------
