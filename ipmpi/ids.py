@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain, pairwise, repeat
-from math import gcd
+from math import lcm
 from struct import Struct, error, pack, unpack
 from typing import TYPE_CHECKING, Any, overload
 
@@ -104,8 +104,8 @@ class Ids(Sequence[int]):
         if len(runs) < 2 or all(before.stop < after.start for before, after in pairwise(runs)):
             return self
         if any(run.step > 1 for run in runs):
-            whole = _interleaved(runs)
-            return Ids.of(sorted(set(self))) if whole is None else Ids((whole,))
+            swept = _swept(runs)
+            return Ids.of(sorted(set(self))) if swept is None else Ids(swept)
         found: list[range] = []
         for run in sorted(runs, key=lambda each: each.start):
             if found and run.start <= found[-1].stop:
@@ -247,18 +247,53 @@ def _series(runs: list[range]) -> list[range]:
     return found
 
 
-def _interleaved(runs: Sequence[range]) -> range | None:
-    """Return the numbers of runs with one step as a single run, if they are one: all of them beside each other."""
-    step = runs[0].step
-    first, last = min(run.start for run in runs), max(run[-1] for run in runs)
-    common = gcd(step, *(run.start - first for run in runs))
-    if (
-        len({run.start % step for run in runs}) < len(runs)
-        or any(run.step != step for run in runs)
-        or sum(map(len, runs)) != (last - first) // common + 1
-    ):
+def _swept(runs: Sequence[range]) -> list[range] | None:
+    """Return the numbers of runs with steps as ascending runs; None if it costs less to sort the numbers.
+
+    Where the same remainders are there from one multiple of all steps to another, these are looked at once.
+    """
+    period, numbers = 1, sum(map(len, runs))
+    for step in {run.step for run in runs}:
+        period = lcm(period, step)
+        if period > numbers:  # of steps that a peer has made up, it may have a million digits
+            return None
+    if 2 * sum(period // run.step for run in runs) > numbers:
         return None
-    return range(first, last + 1, common)
+    edges: dict[int, list[tuple[int, int]]] = {}
+    for run in runs:
+        steps = period // run.step
+        for part in (run[first::steps] for first in range(min(steps, len(run)))):
+            place, rest = divmod(part.start, period)
+            edges.setdefault(place, []).append((rest, 1))
+            edges.setdefault(place + len(part), []).append((rest, -1))
+    if len(edges) * period > numbers:
+        return None
+    there = [0] * period
+    found: list[range] = []
+    for start, stop in pairwise(sorted(edges)):
+        for rest, change in edges[start]:
+            there[rest] += change
+        for run in _repeated([rest for rest in range(period) if there[rest]], start, stop, period):
+            if found and run.start - found[-1][-1] == run.step == found[-1].step:
+                found[-1] = range(found[-1].start, run.stop, run.step)
+            else:
+                found.append(run)
+    return found
+
+
+def _repeated(rests: Sequence[int], start: int, stop: int, period: int) -> Iterator[range]:
+    """Yield all numbers from one multiple of a period to another that leave one of these remainders, ascending."""
+    if not rests:
+        return
+    first, last = start * period, (stop - 1) * period
+    step = period // len(rests)
+    run = range(first + rests[0], last + rests[-1] + 1, step)
+    if rests == list(range(rests[0], period, step)) and len(rests) * step == period:
+        yield run if len(run) > 1 else range(run.start, run.start + 1)
+        return
+    blocks = list(_runs(rests))
+    for multiple in range(first, last + 1, period):
+        yield from (shifted(block, multiple) for block in blocks)
 
 
 def clipped(run: range, low: int, high: int) -> range:
@@ -301,7 +336,9 @@ def _without(runs: Iterable[range], others: Sequence[range]) -> list[range]:
 
 
 _MANY = 256
-"""Runs from which one pass over all is cheaper than many changes, each of which moves what comes behind."""
+"""Changes from which one pass over all runs is cheaper, as each change moves what comes behind ..."""
+_SHARE = 32
+"""... or a larger number of them, if there are more than 32 times as many runs."""
 
 
 class IdSet:
@@ -346,12 +383,18 @@ class IdSet:
             return iter(counts)
         return (range(first + run.start * step, first + run.stop * step, step) for run in counts)
 
-    def _is_one(self, run: range) -> bool:
-        """Whether the numbers of a run are consecutive in steps of this set."""
+    def _fits(self, run: range) -> bool:
+        """Whether all numbers of a run are whole steps from the first one."""
         step = self._step
-        return run.step == step == 1 or (
-            (len(run) == 1 or run.step == step) and (run.start - self._first) % step == 0
-        )
+        return step == 1 or ((len(run) == 1 or run.step % step == 0) and (run.start - self._first) % step == 0)
+
+    def _changes(self, run: range) -> int:
+        """How many changes it takes to add a run that fits."""
+        return 1 if run.step in (1, self._step) else len(run)
+
+    def _is_much(self, counts: int) -> bool:
+        """Whether one pass over all runs is cheaper than so many changes."""
+        return counts > _MANY + len(self._starts) // _SHARE
 
     def __len__(self) -> int:
         return self._length
@@ -378,17 +421,17 @@ class IdSet:
         runs = more.runs
         if not self._length:
             self._become(more.ascending())
-        elif len(runs) > _MANY or not all(map(self._is_one, runs)):
-            self._become(Ids((*self.ids().runs, *runs)).ascending())
-        else:
+        elif all(map(self._fits, runs)) and not self._is_much(sum(map(self._changes, runs))):
             for run in runs:
                 for count in self._counts(run):
                     self._replace(count, keep=True)
+        else:
+            self._become(Ids((*self.ids().runs, *runs)).ascending())
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Remove numbers; those that it does not have are ignored."""
         less = [count for run in Ids.of(numbers).runs for count in self._counts(run)] if self._length else ()
-        if len(less) > _MANY:
+        if self._is_much(len(less)):
             self._hold(_without(list(map(range, self._starts, self._stops)), Ids(less).ascending().runs))
             return
         for run in less:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import struct
+import time
+import tracemalloc
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -50,6 +52,43 @@ def test_what_is_at_equal_distances_is_one_run() -> None:
     for number in seconds[:300]:
         one_by_one.add([number])
     assert one_by_one.ids().runs == (seconds[:300],)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_runs_with_steps_in_ascending_order(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(50):
+        runs = []
+        for _ in range(chance.randrange(2, 9)):
+            first, step = chance.randrange(50), chance.choice([1, 1, 2, 2, 3, 4, 4, 6, 8])
+            runs.append(range(first, first + step * chance.randrange(1, 60), step))
+        assert Ids(runs).ascending() == sorted({number for run in runs for number in run})
+
+
+def test_all_but_one_of_each_node_take_as_much_as_there_are_nodes() -> None:
+    """They are a run with steps for each of the other ranks of a node, and then one run for each node."""
+    ranks = [range(rank, 65_536, 64) for rank in range(1, 64)]
+    tracemalloc.start()
+    try:
+        ids = Ids(ranks).ascending()
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert ids.runs == tuple(range(64 * node + 1, 64 * node + 64) for node in range(1024))
+    assert most < 1_000_000, "they were sorted one by one"
+    some = Ids((range(0, 128, 4), range(200, 300, 2), range(201, 300, 2), range(2, 128, 4)))
+    assert some.ascending().runs == (range(0, 127, 2), range(200, 300))
+
+
+def test_steps_that_have_nothing_in_common_cost_nothing_more() -> None:
+    """A peer may send as many as it likes: their least common multiple has a million digits."""
+    chance = random.Random(1)
+    firsts = [chance.randrange(2**31) for _ in range(30_000)]
+    runs = [range(first, first + 2 * step, step) for first in firsts for step in [chance.randrange(1, 2**31)]]
+    data = Ids(runs).packed()
+    before = time.process_time()
+    assert Ids.unpacked(data).ascending() == sorted({number for run in runs for number in run})
+    assert time.process_time() - before < 2.0
 
 
 def test_parts_of_a_run() -> None:
@@ -154,3 +193,22 @@ def test_a_set_of_ids_does_what_a_set_does(seed: int, many: int, monkeypatch: py
         )
         assert list(ids.common(numbers)) == sorted(model & set(numbers))
         assert all((number in ids) == (number in model) for number in range(40))
+
+
+@pytest.mark.parametrize("order", ["nodes", "evens-first"])
+def test_some_steps_more_cost_as_much_as_there_are_of_them(order: str) -> None:
+    """Even and odd ranks of each node have answered alike: no answer may cost as much as all before it."""
+    parts = [range(start + odd, start + 64, 2) for start in range(0, 65_536, 64) for odd in (0, 1)]
+    if order == "evens-first":
+        parts.sort(key=lambda part: (part.start % 2, part.start))
+    there = IdSet()
+    most = 0
+    for number, part in enumerate(parts):
+        if number % 64 == 63:
+            tracemalloc.start()
+        there.add(Ids.of(part))
+        if tracemalloc.is_tracing():
+            most = max(most, tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert there.ids().runs == (range(65_536),)
+    assert most < 20_000, "it was made anew"

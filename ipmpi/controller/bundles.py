@@ -82,8 +82,10 @@ class Bundles:
             )
         return found
 
-    def check(self, client: int, holder: str, name: str) -> None:
-        """Raise ClientError if another client has tasks of this name."""
+    def check(self, client: int, holder: str, name: str, number: int) -> None:
+        """Raise ClientError if another client has tasks of this name, or this one another group of this number."""
+        if (client, number) in self._groups:
+            raise ClientError(f"the number {number} was used for another group of tasks")
         known = self._by_name.get((holder, name)) if name else None
         if known is not None and known.client != client:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(known.submitted))

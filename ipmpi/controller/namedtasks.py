@@ -141,11 +141,11 @@ class NamedTasks:
         return self._clients.get(client, _STRANGER)
 
     def check(self, client: int, message: m.SubmitTasks) -> None:
-        """Raise ClientError if a group may not have the name that it has."""
+        """Raise ClientError if a group may not have the name, or the number, that it has."""
         name = message.options.name
         if name and (len(name) > limits.LABEL or not name.isprintable()):
             raise ClientError(f"a name of tasks has at most {limits.LABEL} characters, all of them printable")
-        self._bundles.check(client, self._who(client).holder, name)
+        self._bundles.check(client, self._who(client).holder, name, message.id)
 
     def submitted(self, client: int, group: TaskGroup, message: m.SubmitTasks) -> None:
         """A group was accepted by the farm."""

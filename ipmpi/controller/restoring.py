@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -14,6 +15,10 @@ from .farm.recovery import Ends
 from .keptgroups import Kept
 from .service import ControllerService
 from .taskjournal import RECOVERY, TaskJournal
+
+_DROPPED: Final = 1 << 32
+"""More groups than a controller gives numbers to. The last ones may have been dropped, and engine sets that have
+not heard of that tell what they have of them: no other group may have such a number."""
 
 
 def restore(contents: Contents, service: ControllerService, now: float, log: Callable[[str], None]) -> None:
@@ -48,7 +53,7 @@ def restore(contents: Contents, service: ControllerService, now: float, log: Cal
     serials = [*(row.serial for row in contents.groups), *(row.serial for row in contents.records)]
     serials += [row.number for row in contents.bundles]
     if serials:
-        recovery.continue_after(max(serials))
+        recovery.continue_after(max(serials) + _DROPPED)
     records = [row for row in contents.records if row.client in roles]
     for record in records:
         recovery.restore_record(record.client, record.number, record.label, record.states)

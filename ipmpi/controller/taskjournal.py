@@ -364,13 +364,13 @@ class TaskJournal(NoJournal):
             self._wait_no_longer()
         self._write_submissions(now)
         self._changes.extend(self.memory.changes())
-        if self.memory.is_unwritten:  # before tasks run again
+        if self.memory.is_unwritten and not self._writer.is_failing:  # before tasks run again
             self._commit()
         found = self.farm.flush(now)
         failures = self._note_ends(found)
-        if failures:
-            self._unsaid += self._returning.only_lacked(failures)
-        if (failures or (self._commit_at is not None and now >= self._commit_at)) and not self._commit():
+        self._unsaid += self._returning.only_lacked(failures)
+        is_due = self._commit_at is not None and now >= self._commit_at
+        if (is_due or (failures and not self._writer.is_failing)) and not self._commit():
             self._commit_at = now + RETRY
         self._tell_sets()
         out, self._out = self._out, []
@@ -383,9 +383,10 @@ class TaskJournal(NoJournal):
             self._unsaid = []
         told = self._returning.without_absent(told) + self.named.flush(now)
         if self._accepted:
-            told = (self._accepted.all() if self._commit_at is None else self._accepted.before(told)) + told
+            is_last = self._commit_at is None or self._writer.is_failing
+            told = (self._accepted.all() if is_last else self._accepted.before(told)) + told
         if self._commit_at is None and (self._changes or self._ends or self._functions.has_unused):
-            self._commit_at = now + COMMIT_DELAY
+            self._commit_at = now + (RETRY if self._writer.is_failing else COMMIT_DELAY)
         return told
 
     def _write_submissions(self, now: float) -> None:

@@ -131,6 +131,9 @@ class Journal:
         self._broken = ""
         self._kept: dict[tuple[str, int | bytes], _Places] = {}
         self._records_of: dict[int, dict[int, None]] = {}
+        """The serials of the records of each client."""
+        self._client_of: dict[int, int] = {}
+        """The client of each record, by serial."""
         self._transactions = self._rows = self._sum = 0
         self._next = 1
         try:
@@ -362,7 +365,7 @@ class Journal:
         name = _name(row)
         self._kept[name] = (*self._kept.get(name, ()), (type(row), place, check_sum))
         if isinstance(row, RecordRow):
-            self._records_of.setdefault(row.client, {})[row.serial] = None
+            self._keep_record(row.serial, row.client)
         self._rows += 1
         self._sum = (self._sum + check_sum * place) & _MASK
 
@@ -371,14 +374,30 @@ class Journal:
         self._kept[name] = self._kept[name][:-1]
         if not self._kept[name]:
             del self._kept[name]
-        if isinstance(row, RecordRow):
-            self._records_of.get(row.client, {}).pop(row.serial, None)
+            if isinstance(row, RecordRow):
+                self._unkeep_record(row.serial)
+
+    def _keep_record(self, serial: int, client: int) -> None:
+        self._records_of.setdefault(client, {})[serial] = None
+        self._client_of[serial] = client
+
+    def _unkeep_record(self, serial: int) -> int:
+        """Return whose record it was."""
+        client = self._client_of.pop(serial)
+        theirs = self._records_of[client]
+        del theirs[serial]
+        if not theirs:
+            del self._records_of[client]
+        return client
 
     def _drop(self, name: tuple[str, int | bytes], undo: list[Callable[[], object]]) -> None:
         kept = self._kept.pop(name, None)
         if kept is None:
             return
         undo.append(lambda: self._kept.__setitem__(name, kept))
+        if name[0] == "records" and isinstance(serial := name[1], int):
+            client = self._unkeep_record(serial)
+            undo.append(lambda: self._keep_record(serial, client))
         for kind, place, check_sum in kept:
             self._database.execute(f"DELETE FROM {_TABLES[kind][0]} WHERE place = ?", (place,))
             self._rows -= 1

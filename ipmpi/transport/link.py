@@ -23,6 +23,10 @@ _EVENTS_A_TURN = 64
 """Events of a peer for which too much waits, and which acknowledges nothing, that are handled in one turn."""
 
 
+def _nobody(*_: object) -> None:
+    """Hear of nothing: the link has ended."""
+
+
 class Link:
     """Moves bytes between ``pipe`` and ``connection`` until one of them ends.
 
@@ -280,3 +284,7 @@ class Link:
             self._on_closed(
                 reason, False, error or internal_error(raised, "while the end of a link was dealt with")
             )
+        finally:
+            # They refer to this link, mostly: then it would stay until the garbage collector looks at all objects.
+            self._on_event = self._on_closed = self._on_taken = _nobody
+            self._unheard = None

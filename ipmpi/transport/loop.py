@@ -39,6 +39,8 @@ HANGUP = 16
 
 _LONGEST_WAIT = 86_400.0
 """Seconds that one wait lasts at most; poll() takes no more than 24 days, and timers may be later."""
+_FEW_TIMERS = 64
+"""Timers among which cancelled ones are not looked for."""
 _PAUSE = 0.2
 """Seconds for which a file is left alone whose callback has raised."""
 
@@ -89,6 +91,8 @@ class Loop:
         self._has_epoll = hasattr(select, "epoll")
         self._poller: Any = select.epoll() if self._has_epoll else select.poll()
         self._timers: list[tuple[float, int, Timer]] = []
+        self._many_timers = _FEW_TIMERS
+        """With so many, those that were cancelled are taken out: they may be for tomorrow."""
         self._order = itertools.count()
         self._soon: deque[tuple[Call, OnError | None]] = deque()
         self._turn_end: dict[Call, OnError | None] = {}
@@ -124,6 +128,10 @@ class Loop:
     def call_at(self, when: float, call: Call, on_error: OnError | None = None) -> Timer:
         """Make a call at a time of :meth:`now`; if that is over, in this turn or in the next one."""
         timer = Timer(when, call, on_error)
+        if len(self._timers) >= self._many_timers:
+            self._timers = [entry for entry in self._timers if entry[2].call is not None]
+            heapq.heapify(self._timers)
+            self._many_timers = 2 * len(self._timers) + _FEW_TIMERS
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 

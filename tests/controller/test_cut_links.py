@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import socket
 import threading
@@ -13,7 +14,9 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.client import MultiEngineClient
-from tests.in_process import InProcess, in_process
+from ipmpi.tls import TlsSession
+from ipmpi.transport.link import Link
+from tests.in_process import InProcess, in_process, wait_until
 
 PAUSE = 0.01
 
@@ -84,3 +87,54 @@ def test_arrays_arrive_whole(local: bool, monkeypatch: pytest.MonkeyPatch) -> No
             mec.push({"x": array})
             (back,) = mec.pull("x")
             assert np.array_equal(back, array)
+
+
+@pytest.mark.parametrize("local", [False, True], ids=["TLS", "local"])
+def test_a_link_that_broke_is_gone_without_the_garbage_collector(
+    local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller looks at all objects seldom, and a session goes on over any number of links."""
+    monkeypatch.setattr(limits, "RECONNECT_FIRST", 0.005)
+
+    def links() -> int:
+        return sum(isinstance(each, Link) for each in gc.get_objects())
+
+    with in_process(1, local) as cluster:
+        mec, cutter = cluster.mec(), Cutter(cluster)
+        gc.collect()
+        gc.disable()
+        try:
+            mec.execute("x = 1")
+            before, cut = links(), 0
+            for _ in range(10):
+                cut += cluster.do(cutter.cut)
+                mec.execute("x = 1")
+            assert cut >= 10
+            wait_until(lambda: links() <= before, "links that broke are gone")
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize(
+    "says", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + bytes(300)], ids=["http", "tls"]
+)
+def test_a_stranger_is_gone_without_the_garbage_collector(says: bytes) -> None:
+    """As many may come as they like, and each waits for some seconds before it says what is wrong."""
+
+    def strangers() -> int:
+        return sum(isinstance(each, TlsSession) for each in gc.get_objects())
+
+    with in_process() as cluster:
+        gc.collect()
+        gc.disable()
+        try:
+            before = strangers()
+            for _ in range(10):
+                with socket.create_connection(cluster.furls["tc"].hints[0]) as sock, suppress(OSError):
+                    sock.sendall(says)
+                    sock.settimeout(20)
+                    while sock.recv(100):
+                        pass
+            wait_until(lambda: strangers() <= before, "strangers are gone")
+        finally:
+            gc.enable()

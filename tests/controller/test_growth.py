@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -13,6 +15,8 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.client.session.submission import Submission
+from ipmpi.controller.commands.againorder import Again
+from ipmpi.controller.commands.history import Bounds, CommandHistory
 from ipmpi.controller.commands.router import Router
 from ipmpi.controller.deadlines import Deadlines
 from ipmpi.controller.describe import described
@@ -117,6 +121,22 @@ def costs_the_same(routers: dict[int, Router], work: Callable[[Router, int], obj
     assert memory[MANY] < memory[few] + 10 * limits.KIB, memory
 
 
+def test_all_are_interrupted_by_one_message_that_costs_as_much_as_one_for_few() -> None:
+    calls = {}
+    for ranks in (8, MANY):
+        router = router_with(ranks)
+        router.command(CLIENT, m.Command(1, None, "execute", "x", b""), [], 0)
+        router.flush()
+        assert len(router.interrupt(None)) == ranks
+        router.interrupt(None)
+        calls[ranks] = calls_of(router.flush)
+        router.interrupt(None)
+        assert [e.message for e in router.flush() if isinstance(e, Send)] == [
+            m.InterruptRanks(Ids.of(range(ranks)))
+        ]
+    assert calls[MANY] <= calls[8] + 5, calls
+
+
 PATTERNS: dict[str, Callable[[Router, int], object]] = {
     "every-second": lambda router, ranks: one_command(router, Ids.of(range(0, ranks, 2)), 1),
     "every-second-of-a-list": lambda router, ranks: one_command(router, Ids.of(range(1, ranks, 2)), 1),
@@ -178,11 +198,48 @@ def test_after_different_commands_all_have_one_queue_again(routers: dict[int, Ro
 
 
 def test_a_queue_of_its_own_takes_little_memory(routers: dict[int, Router]) -> None:
-    """A command for every second engine gives each engine its own queue, and most never have anything in it."""
+    """A command for engines without a pattern gives most a queue of their own, which never has anything else."""
     router = routers[MANY]
-    seconds = Ids.of(range(0, MANY, 2))
-    assert memory_of(lambda: router._queues.each(seconds)) < 400 * MANY
+    some = Ids.of([number for number in range(MANY) if number % 7 in (0, 2, 3, 5)])
+    assert memory_of(lambda: router._queues.each(some)) < 400 * MANY
+    assert len(list(router._queues.parts(range(MANY)))) > MANY // 2
     router._queues.merge()
+    assert len(list(router._queues.parts(range(MANY)))) == 1
+
+
+def test_commands_without_a_pattern_have_no_more_memory_than_the_history_may_have() -> None:
+    """Each keeps the ids that it was for, and of whom it has answers: runs, of which there are thousands."""
+    router = router_with(8192)
+    router.history = CommandHistory(router._clients, bounds=Bounds(size=limits.MIB))
+    chance = random.Random(1)
+
+    def give(first: int, last: int) -> None:
+        for number in range(first, last):
+            one_command(router, Ids.of(sorted(chance.sample(range(8192), 4096))), number)
+
+    give(1, 3)
+    tracemalloc.start()
+    try:
+        give(3, 20)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1.5 * limits.MIB
+
+
+def test_after_a_restart_failures_without_a_pattern_are_looked_at_once() -> None:
+    """On some engines the last command has failed, which its client has not heard: their queues are cleared."""
+    ranks = 16_384
+    router = router_with(ranks)
+    some = Ids.of(sorted(random.Random(1).sample(range(ranks), ranks // 2)))
+    router.resumed.held(SET, m.CommandsHeld(5, CLIENT, 1, "execute", ranks, ended=Ids.of(range(ranks))))
+    assert router.resumed.answered(SET, m.Result(5, some, False, b"x"), [])
+    router.resumed.begin()
+    again = Again(CLIENT, m.CommandAgain(1, None, "execute", "x", b""), [], 0)
+    before = time.process_time()
+    cleared = router.resumed._cleared([again])
+    assert time.process_time() - before < 1.0
+    assert cleared.keys() == set(some)
 
 
 # --- a whole controller ----------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from ipmpi.controller.journalwriter import JournalWriter
 from ipmpi.controller.namedtasks import NamedTasks
 from ipmpi.controller.taskjournal import RECOVERY, TaskJournal
 from ipmpi.errors import ClientError, JournalDamaged
-from ipmpi.journal.rows import Change, DropGroup, GroupRow
-from ipmpi.protocol import messages as m
+from ipmpi.journal.rows import Change, DropGroup, DropSet, GroupRow
+from ipmpi.protocol import messages as m, packed
 from tests.controller.journal_stage import Ending, JournalStage, SimulatedClient, SimulatedSet
 
 TURNS = 1500
@@ -343,6 +343,60 @@ def test_engine_sets_keep_results_only_until_there_is_room_again() -> None:
     assert not stage.store.contents.groups
 
 
+def test_who_has_submitted_hears_of_it_although_there_is_no_room_for_what_others_have_fetched() -> None:
+    """The group is on the disk; else its client keeps the arguments until there is room again."""
+    stage = JournalStage(1, clients=1, sets=1, has_names=False)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+    client.submit(b"first")
+    for _ in range(3):
+        stage.deliver_all()
+        engines.step()
+    stage.deliver_all()
+    assert client.tasks[b"first"][1].heard
+    client.submit(b"second")
+    stage.deliver_all()
+    assert len(stage.store.contents.groups) == 2, "what was fetched is written a little later"
+    assert not client.is_accepted(b"second"), "that is told with something else, mostly"
+    stage.store.is_full = True
+    stage.now += 0.03
+    stage.flush()
+    stage.deliver_all()
+    assert client.is_accepted(b"second")
+
+
+@pytest.mark.parametrize("has_used", [False, True], ids=["failures", "used-retries"])
+def test_a_disk_that_is_full_is_tried_once_a_second_however_much_happens(has_used: bool) -> None:
+    """Each attempt costs as much as there is to be written."""
+    stage = JournalStage(1, clients=1, sets=1, has_names=False)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+    for number in range(40):
+        client.submit(b"%d%s" % (number, b"" if has_used else b"!"))
+        client.submitter._open = None
+    stage.deliver_all()
+    stage.store.is_full = True
+    if has_used:
+        stage.journal.write(DropSet(99))
+        stage.journal.memory.is_unwritten = True
+    tries: list[float] = []
+    right = stage.store.commit
+    stage.store.commit = lambda changes: (tries.append(stage.now), right(changes))[1]  # type: ignore[method-assign]
+    while stage.now < 3.0 or engines.waiting or engines.running:
+        engines.step()
+        stage.deliver_all()
+        stage.now += 0.02
+    heard = [bool(ending.heard) for _, ending in client.tasks.values()]
+    assert heard == [has_used] * 40, "failures are told when they are written"
+    assert len(tries) <= 1 + stage.now
+    stage.store.is_full = False
+    stage.now += 1.0
+    stage.flush()
+    stage.deliver_all()
+    kind = "ok" if has_used else "failed"
+    assert all(ending.heard == [(kind, name)] for name, (_, ending) in client.tasks.items())
+
+
 def test_groups_that_follow_each_other_are_a_commit_each_and_the_rest_is_written_with_some() -> None:
     """What was fetched is not written with each group, and not in a commit of its own."""
     stage = JournalStage(1, clients=1, sets=1, has_names=False)
@@ -519,6 +573,78 @@ def test_a_session_that_ends_is_not_the_return_of_its_set() -> None:
     stage.connect(away)
     stage.settle()
     check(stage)
+
+
+def test_no_group_gets_the_number_of_one_that_a_set_has_and_the_journal_has_no_more() -> None:
+    """Else a client is told the result of a task of another one, and its own never runs."""
+    stage = JournalStage(1, clients=2, sets=1, has_names=False)
+    (client, other), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+    client.submit(b"first")
+    for _ in range(3):
+        stage.deliver_all()
+        engines.step()
+    other.submit(b"of another")
+    stage.deliver_all()
+    engines.step()
+    stage.deliver_all()
+    assert engines.running
+    engines.is_connected = False  # so it does not hear that nobody wants this any more
+    stage.clients.remove(other)
+    stage.journal.client_lost(other.key, orderly=True)
+    for _ in range(2):
+        stage.now += 1.0
+        stage.flush()
+    stage.kill()
+    stage.connect(client)
+    client.submit(b"new")
+    stage.deliver_all()
+    stage.connect(engines)
+    for _ in range(4):
+        stage.deliver_all()
+        engines.step()
+    stage.deliver_all()
+    assert client.tasks[b"new"][1].heard == [("ok", b"new")]
+    assert stage.runs[b"new"] == 1
+
+
+@pytest.mark.parametrize("number", [-1, -(2**63), 2**63, 2**64 - 1])
+def test_a_number_that_the_journal_cannot_have_is_refused_and_others_go_on(number: int) -> None:
+    """Else nothing could be written any more, of nobody."""
+    stage = JournalStage(1, has_names=False)
+    client, other = stage.clients
+    stage.deliver_all()
+    bad = m.SubmitTasks(number, m.TaskOptions(b"op", ""), packed.pack([1]), [1])
+    with pytest.raises(ClientError, match=f"from 0 to {2**63 - 1}, not {number}"):
+        stage.journal.submit(client.key, bad, [b"x"], 0)
+    other.submit(b"task")
+    for _ in range(5):
+        stage.deliver_all()
+        for engines in stage.sets:
+            engines.step()
+    assert other.tasks[b"task"][1].heard == [("ok", b"task")]
+
+
+def test_the_number_of_a_group_that_is_kept_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what was kept under it stays in the journal for ever."""
+    monkeypatch.setattr("ipmpi.controller.farm.tasktable.RECORDS", 2)
+    stage = JournalStage(1, clients=1, sets=1, has_names=False)
+    (client,), (engines,) = stage.clients, stage.sets
+    stage.deliver_all()
+
+    def submit(number: int) -> None:
+        options = m.TaskOptions(b"op", "", name="kept")
+        stage.journal.submit(client.key, m.SubmitTasks(number, options, packed.pack([1]), [1]), [b"x"], 0)
+        for _ in range(3):
+            stage.flush()
+            stage.deliver_all()
+            engines.step()
+
+    for number in range(1, 6):
+        submit(number)
+    with pytest.raises(ClientError, match="the number 1 was used for another group"):
+        submit(1)
+    assert len(stage.store.contents.groups) == 5
 
 
 def test_a_group_is_accepted_when_another_client_comes_in_the_same_turn() -> None:

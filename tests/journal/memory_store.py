@@ -82,6 +82,8 @@ class MemoryStore:
         elif isinstance(change, DropBundle):
             there.bundles = [row for row in there.bundles if row.number != change.number]
         else:
+            if any(isinstance(value, int) and not -(1 << 63) <= value < 1 << 63 for value in change):
+                raise OverflowError("Python int too large to convert to SQLite INTEGER")
             if isinstance(change, ReservedRow):
                 there.reserved = [row for row in there.reserved if row.client != change.client]
             elif isinstance(change, UsedRow):

@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -154,6 +155,36 @@ def test_what_is_dropped_is_gone_with_what_belongs_to_it(store: Callable[[], Jou
     assert left.ends == kept.ends[1:2]
     assert left.reserved == kept.reserved[1:]
     assert left.used == kept.used[1:]
+
+
+def test_records_that_were_dropped_do_not_fill_the_memory(path: Path) -> None:
+    """Of each client only the last ones are kept, and it may submit tasks one by one for months."""
+    journal = Journal(path)
+    journal.load()
+
+    def submit(first: int, last: int) -> None:
+        for start in range(first, last, 500):
+            journal.commit(
+                [
+                    change
+                    for serial in range(start, start + 500)
+                    for change in (RecordRow(serial, 1, serial, "f", b"\x04"), DropRecord(serial - 10))
+                ]
+            )
+
+    submit(1_000, 3_000)
+    tracemalloc.start()
+    try:
+        submit(3_000, 13_000)
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 100_000
+    journal.commit([DropSession(1)])
+    journal.close()
+    again = Journal(path)
+    assert again.load().records == []
+    again.close()
 
 
 def test_a_row_can_come_back_in_the_transaction_that_drops_it(store: Callable[[], Journal]) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -371,6 +372,32 @@ def test_a_cancelled_timer_keeps_nothing_alive(loop: Loop) -> None:
     timer.cancel()
     del owner
     assert gone() is None
+
+
+def test_timers_that_are_set_anew_again_and_again_do_not_fill_the_memory(loop: Loop) -> None:
+    """As that of the controller's effects: for tomorrow, a moment later, and for tomorrow again."""
+    tomorrow, made = loop.now() + 86_400, []
+    kept = [loop.call_at(tomorrow + at, loop.stop) for at in range(10)]
+
+    def set_anew(count: int) -> None:
+        for _ in range(count):
+            loop.call_at(tomorrow, loop.stop).cancel()
+
+    set_anew(1_000)
+    tracemalloc.start()
+    try:
+        set_anew(20_000)
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 100_000
+    assert all(timer.call is not None for timer in kept)
+    for at in (3, 1, 2):
+        loop.call_later(at / 1000, lambda at=at: made.append(at))  # type: ignore[misc]
+    set_anew(1_000)
+    loop.call_later(0.01, loop.stop)
+    loop.run()
+    assert made == [1, 2, 3]
 
 
 def test_a_signal_that_comes_before_the_wait_ends_it(loop: Loop) -> None:

@@ -72,11 +72,11 @@ class ArrivingCommand:
             numbers: yields new places at the end.
         """
         mine = {name: engines for name, (other, engines) in self._by_stream.items() if other is work}
-        work.given_up = {e for engines in mine.values() for e in self._running(engines, work)}
-        running = set(self._running(work.outstanding, work))
+        work.given_up = {e for engines in mine.values() for e in self._queues.that_run(work, engines)}
+        running = set(self._queues.that_run(work, work.outstanding))
         work.will_fail = (
             work.is_answered
-            or running != work.given_up.union(self._running(late, work))
+            or running != work.given_up.union(self._queues.that_run(work, late))
             or any(other.is_begun for other in later)
         )
         if work.will_fail:
@@ -105,7 +105,7 @@ class ArrivingCommand:
 
     def _put_back(self, engine: int, work: QueuedCommand) -> None:
         """Remove a deferred command from its engine, and queue it again."""
-        if not self._running([engine], work):
+        if not self._queues.that_run(work, [engine]):
             return
         queue = self._queues.own(engine)
         queue.running = None
@@ -121,9 +121,6 @@ class ArrivingCommand:
     def _leave(self, engines: Ids, work: QueuedCommand) -> None:
         for queue in self._queues.each(engines):
             queue.waiting.remove(work)
-
-    def _running(self, engines: Iterable[int], work: QueuedCommand) -> Ids:
-        return self._queues.those(engines, lambda queue: queue.running is work)
 
 
 def _not_sent(work: QueuedCommand) -> str:

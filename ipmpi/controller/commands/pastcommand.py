@@ -18,7 +18,8 @@ from .queuedcommand import QueuedCommand
 
 _LEAST: Final = 256
 """Bytes for which a command, an answer and a message of output count in addition to their own."""
-
+_RUN: Final = 96
+"""Bytes for which each further run of ids counts."""
 
 _NOBODY: Final = IdSet()
 """In place of a set of its own, until somebody is in it."""
@@ -254,9 +255,7 @@ def _with(some: IdSet, more: Iterable[int]) -> IdSet:
 
 
 def _size_of_output(message: m.Output) -> int:
-    return _LEAST + sum(
-        len(block.data) + 8 * len(Ids.of(block.engines).ascending().runs) for block in message.blocks
-    )
+    return _LEAST + sum(len(block.data) + _size_of_ids(block.engines) for block in message.blocks)
 
 
 def _size_of_answer(message: m.Result | m.Undone, body: Sequence[Buffer]) -> int:
@@ -265,7 +264,8 @@ def _size_of_answer(message: m.Result | m.Undone, body: Sequence[Buffer]) -> int
 
 
 def _size_of_ids(engines: Iterable[int]) -> int:
-    return 8 * len(Ids.of(engines).ascending().runs)
+    runs = len(Ids.of(engines).ascending().runs)
+    return 8 * min(1, runs) + _RUN * max(0, runs - 1)
 
 
 def _identity(block: m.OutputBlock) -> int:

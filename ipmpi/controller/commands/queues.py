@@ -50,9 +50,9 @@ class Queues:
     def _pieces(self, runs: Iterable[range]) -> Iterator[tuple[Lane, range]]:
         """Yield the places of these engines in each lane."""
         lanes, period = self._lanes, len(self._lanes)
-        for run in runs:
+        for run, times in _repeated(runs, period):
             if period == run.step == 1:
-                yield lanes[0], run
+                yield lanes[0], range(run.start, run.stop + times - 1)
             elif period % run.step:
                 for number in run:
                     place, remainder = divmod(number, period)
@@ -61,7 +61,7 @@ class Queues:
                 steps = period // run.step
                 for first in range(min(steps, len(run))):
                     place, remainder = divmod(run[first], period)
-                    yield lanes[remainder], range(place, place + len(run[first::steps]))
+                    yield lanes[remainder], range(place, place + max(times, len(run[first::steps])))
 
     def look(self, engine: int) -> CommandQueue:
         """Return the queue that an engine has, perhaps together with others: do not change it.
@@ -93,7 +93,11 @@ class Queues:
             return self._lanes[0].each(list(consecutive(runs)))
         places: dict[Lane, list[range]] = {}
         for lane, part in self._pieces(runs):
-            places.setdefault(lane, []).append(part)
+            parts = places.setdefault(lane, [])
+            if parts and parts[-1].stop == part.start:
+                parts[-1] = range(parts[-1].start, part.stop)
+            else:
+                parts.append(part)
         return [queue for lane, parts in places.items() for queue in lane.each(parts)]
 
     def _divide(self, period: int, gain: int) -> None:
@@ -123,6 +127,10 @@ class Queues:
         found = Ids(part for part, queue in self.parts(engines) if matches(queue))
         return found if len(self._lanes) == 1 else found.ascending()
 
+    def that_run(self, work: QueuedCommand, engines: Iterable[int]) -> Ids:
+        """Return those of these engines that run a command, or are about to."""
+        return self.those(engines, lambda queue: queue.running is work)
+
     def add(self, engines: Iterable[int]) -> None:
         """Engines have registered."""
         ids = Ids.of(engines)
@@ -147,6 +155,24 @@ class Queues:
             self._lanes = [Lane()]
             for run in consecutive(self._there.ids().runs):
                 self._lanes[0].append(run, CommandQueue(run, last))
+
+
+def _repeated(runs: Iterable[range], period: int) -> Iterator[tuple[range, int]]:
+    """Yield runs, and how often each comes: so many times in all, always a period later.
+
+    All engines but the first one of each node are many runs, and a few places in each lane.
+    """
+    before, times = range(0), 0
+    for run in runs:
+        is_next = run.start == before.start + times * period and run.step == before.step
+        if is_next and len(run) == len(before) and run[-1] - run.start < period and period % run.step == 0:
+            times += 1
+            continue
+        if times:
+            yield before, times
+        before, times = run, 1
+    if times:
+        yield before, times
 
 
 def withdraw(

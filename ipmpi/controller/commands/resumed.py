@@ -388,11 +388,17 @@ class ResumedCommands:
                     last[engine] = held
         lacking = {(each.client, each.message.id): each for each in agains}
         found = {}
-        for engine, held in last.items():
-            again = lacking.get((held.client, held.number))
-            failed = any(engine in result.engines for result, _ in held.answers if not result.ok)
-            if failed and again is not None and (again.message.engines is None or engine in again.message.lacks):
-                found[engine] = f"{again.message.label} failed on engine {engine}, which cleared its queue"
+        for held in self._held.values():
+            if (again := lacking.get((held.client, held.number))) is None:
+                continue
+            failed = IdSet()
+            for result, _ in held.answers:
+                failed.add(NONE if result.ok else result.engines)
+            if again.message.engines is not None:
+                failed = IdSet(failed.common(again.message.lacks))
+            for engine in failed:
+                if last.get(engine) is held:
+                    found[engine] = f"{again.message.label} failed on engine {engine}, which cleared its queue"
         return found
 
     def _passed(self, agains: Sequence[Again]) -> dict[tuple[int, int], Ids]:

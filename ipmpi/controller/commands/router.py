@@ -59,7 +59,7 @@ class Router:
         self._serial = Serials(first_serial)
         self._now = 0.0
         self._effects: list[Effect] = []
-        self._interrupting: list[tuple[int, QueuedCommand]] = []
+        self._interrupting: dict[QueuedCommand, list[int]] = {}
         self._starting: dict[QueuedCommand, IdSet] = {}
         self._late: dict[QueuedCommand, IdSet] = {}
         self._undone: dict[tuple[QueuedCommand, str, str, m.Death | None], IdSet] = {}
@@ -81,10 +81,10 @@ class Router:
     def command(self, client: int, message: m.Command, body: Sequence[Buffer], stream: int) -> None:
         """Queue a command; raises an error to refuse it."""
         targets = self.registry.resolve(message.targets)
-        if message.one_idle:
-            targets = first_idle(self._queues, targets)
         if not targets:
             raise errors.InvalidEngineID("a command for no engine at all: the list of targets is empty")
+        if message.one_idle:
+            targets = first_idle(self._queues, targets)
         check_size(message, len(targets))
         state = self._clients.setdefault(client, ClientCommands())
         state.check_room(message.id, size_of(body))
@@ -170,7 +170,7 @@ class Router:
                 self._clear(self._queues.own(engine), text)
                 self._free([engine], work)
             else:
-                self._interrupting.append((engine, work))  # sent after the commands of this iteration
+                self._interrupting.setdefault(work, []).append(engine)  # sent after the commands of this turn
         return busy
 
     def kill(self, targets: Iterable[int] | None, reason: str = "it was ended by kill()") -> Ids:
@@ -368,7 +368,7 @@ class Router:
         return engine in self._queues and self._queues.look(engine).running is work
 
     def _free(self, engines: Iterable[int], work: QueuedCommand) -> None:
-        self._go_on(self._queues.those(engines, lambda queue: queue.running is work))
+        self._go_on(self._queues.that_run(work, engines))
 
     def _go_on(self, engines: Ids) -> None:
         """These engines run nothing any more."""
@@ -385,7 +385,7 @@ class Router:
         work.is_answered = True
         self._settle(work, ids)
         if not ok and not work.is_before_end:
-            for queue in self._waiting(self._queues.those(ids, lambda queue: queue.running is work)):
+            for queue in self._waiting(self._queues.that_run(work, ids)):
                 self._clear(queue, f"{work.label} failed on {which_cleared(queue.engines)}")
         self._go_on(ids)
 
@@ -459,11 +459,11 @@ class Router:
                 self._dispatch(starting, engines.ids())
         self._starting.clear()
         self._effects += withdrawn(self.registry, undone)
-        if self._interrupting:
-            meant = [engine for engine, work in self._interrupting if self.runs(engine, work)]  # not the next one
-            interrupted = self.registry.by_set(meant).items()
-            self._effects += [Send(key, m.InterruptRanks(ranks)) for key, ranks in interrupted]
-            self._interrupting.clear()
+        meant = IdSet()  # not those that run the next one
+        for work, numbers in self._interrupting.items():
+            meant.add(self._queues.that_run(work, IdSet(numbers)))
+        self._interrupting.clear()
+        self._effects += [Send(key, m.InterruptRanks(it)) for key, it in self.registry.by_set(meant).items()]
         self.debuggers.channels.look()
         self._queues.merge()
         effects, self._effects = self._effects, []

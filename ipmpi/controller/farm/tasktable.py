@@ -32,6 +32,9 @@ from .groups import (
 )
 from .sets import Condition, Need
 
+_LARGEST_NUMBER: Final = (1 << 63) - 1
+"""Of a group of a client: a journal takes no more. (Negative ones are groups of others that a client follows.)"""
+
 RECORDS: Final = 4096
 """Ended groups per client that are kept, so that others can refer to their tasks."""
 
@@ -425,6 +428,8 @@ def _label(known: TaskGroup | EndedGroup) -> str:
 def _check(message: m.SubmitTasks, engines: int) -> None:
     """Refuse invalid tasks, and those that would not fit into the message to a set."""
     options = message.options
+    if not 0 <= message.id <= _LARGEST_NUMBER:
+        raise errors.ClientError(f"a group of tasks has a number from 0 to {_LARGEST_NUMBER}, not {message.id}")
     if len(message.lengths) % 4 or len(message.lengths) > 4 * limits.TASKS_PER_MESSAGE:
         raise errors.ClientError(f"a group has at most {limits.TASKS_PER_MESSAGE} tasks")
     if not (1 <= options.width <= limits.MAX_ENGINES and 0 <= options.retries <= limits.TASK_NUMBER):

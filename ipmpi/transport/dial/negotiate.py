@@ -294,6 +294,15 @@ class ListenNegotiation(_Negotiation):
             self._release()
             self._on_lane(self._preamble[len(PREAMBLE) :], self._pipe.let_go())
 
+    def fail(self, error: KernelError) -> None:
+        """Give up; the caller hears ``error``."""
+        super().fail(error)
+        # The pipe has it, and its traceback has the pipe: both would stay until the garbage collector looks at all
+        # objects, and strangers may come as often as they like.
+        each: BaseException | None = error
+        while each is not None:
+            each.__traceback__, each = None, each.__cause__ or each.__context__
+
     def catch_up(self) -> None:
         """Read what the peer has sent."""
         self._step(READ)

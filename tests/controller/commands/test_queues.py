@@ -22,11 +22,16 @@ def command(number: int) -> QueuedCommand:
 
 def chosen(chance: random.Random, most: int) -> Ids:
     """Engines, most often with a pattern."""
-    kind = chance.randrange(4)
+    kind = chance.randrange(6)
     if kind == 0:
         return Ids.of(chance.sample(range(most), chance.randrange(1, 9)))
     step = chance.choice([1, 1, 2, 2, 3, 4, 6, 200])
     first = chance.randrange(most)
+    if kind == 4:  # all but some of each node
+        rests = chance.sample(range(step), chance.randrange(1, step + 1))
+        return Ids.of([number for number in range(first, most) if number % step in rests])
+    if kind == 5:  # one by one
+        return Ids(range(number, number + 1) for number in range(first, min(most, first + 20)))
     found = Ids((range(first, min(most, first + step * chance.randrange(1, most)), step),))
     if kind == 3:  # without some, so that there are several runs
         less = IdSet(found)
@@ -120,7 +125,7 @@ def test_engines_have_what_they_would_have_by_themselves(
         lambda ids, number: model.remove(model.known(ids)),
         *[lambda ids, number: model.end(model.known(Ids.of(range(MOST))))] * 4,
     ]
-    for number in range(120):
+    for number in range(180):
         act = chance.choice(acts)
         act(chosen(chance, MOST), number)
         divided += len(model.queues._lanes) > 1
@@ -160,3 +165,15 @@ def test_a_pattern_with_too_many_remainders_gives_engines_queues_of_their_own() 
     assert len(list(queues.parts(range(20_000)))) == 202
     queues.merge()
     assert len(list(queues.parts(range(20_000)))) == 1
+
+
+def test_all_but_one_of_each_node_have_few_queues_beside_those() -> None:
+    """As where one engine of each node watches something for hours, and the others get commands."""
+    queues, nodes = Queues(), 64
+    queues.add(range(64 * nodes))
+    (watching,) = queues.each(range(0, 64 * nodes, 64))
+    watching.running = command(1)
+    others = queues.those(range(64 * nodes), lambda queue: not queue.is_busy)
+    assert others.runs == tuple(range(64 * node + 1, 64 * node + 64) for node in range(nodes))
+    assert len(queues.each(others)) == 63
+    assert len(list(queues.parts(others))) == 63

@@ -504,6 +504,8 @@ def test_answer_for_a_lost_client_is_declined(router: Router) -> None:
 def test_command_for_nobody(router: Router) -> None:
     with pytest.raises(errors.InvalidEngineID, match="list of targets is empty"):
         command(router, 1, [])
+    with pytest.raises(errors.InvalidEngineID, match="list of targets is empty"):
+        router.command(BOB, m.Command(2, [], "complete", "complete", b"", one_idle=True), [], 0)
     with pytest.raises(errors.NoEnginesRegistered, match="mpirun -n 4 ipengine"):
         command(Router(), 1, None)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ipmpi.controller.commands.queues import Queues
 from ipmpi.controller.commands.router import Router
 from ipmpi.controller.effects import Forward, GiveUp, Send
 from ipmpi.errors import KernelError
@@ -16,8 +17,12 @@ from ipmpi.protocol import messages as m
 class World:
     """Clients and engine sets that behave, seen through the router's effects; they fail and leave at random."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, ranks: range = range(1, 5)) -> None:
         self.chance = random.Random(seed)
+        self.ranks = ranks
+        """How many a set may have."""
+        self.with_lanes = 0
+        """Steps in which engines were divided by their remainders."""
         self.router = Router()
         self.keys = 0
         self.number = 0
@@ -47,7 +52,7 @@ class World:
 
     def add_set(self) -> None:
         self.keys += 1
-        ranks = range(self.chance.randrange(1, 5))
+        ranks = range(self.chance.randrange(self.ranks.start, self.ranks.stop))
         self.sets[self.keys] = set(ranks)
         infos = [m.EngineInfo(rank, rank, "host", 1) for rank in ranks]
         self.router.register(self.keys, m.Register(infos, "", ""))
@@ -65,6 +70,9 @@ class World:
         client = self.chance.choice(self.clients)
         ids = self.router.registry.ids()
         targets = None if self.chance.random() < 0.3 else self.chance.sample(ids, self.chance.randint(0, len(ids)))
+        if targets and len(self.ranks) > 4 and self.chance.random() < 0.95:
+            step = self.chance.randrange(1, 5)
+            targets = list(ids)[self.chance.randrange(len(ids)) :: step]
         self.number += 1
         sizes, body, stream = self._body()
         message = m.Command(self.number, targets, "execute", f"c{self.number}", b"", sizes)
@@ -260,6 +268,7 @@ class World:
                 self.lose_client()
             elif draw < 0.03 and len(self.clients) < 4:
                 self.add_client()
+            self.with_lanes += len(self.router._queues._lanes) > 1
             if self.chance.random() < 0.7:
                 self.flush()
 
@@ -277,6 +286,22 @@ class World:
 def test_random_events(seed: int) -> None:
     world = World(seed)
     world.run(2000)
+    nothing_is_left(world)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_events_where_engines_are_divided_into_lanes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether that is worth while or not."""
+    right = Queues._divide
+    monkeypatch.setattr("ipmpi.controller.commands.queues._SERIES", 2)
+    monkeypatch.setattr(Queues, "_divide", lambda self, period, _gain: right(self, period, 10**6))
+    world = World(seed, range(5, 20))
+    world.run(600)
+    nothing_is_left(world)
+    assert world.with_lanes > 100
+
+
+def nothing_is_left(world: World) -> None:
     world.finish()
     assert {name: left for name, left in world.owed.items() if left} == {}
     assert {"Result", "Undone"} <= set(world.ended)
