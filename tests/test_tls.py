@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import gc
 import random
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -464,6 +466,25 @@ def test_other_protocols_are_named(first: bytes, sentence: str, dials: bool) -> 
             session.handshake()
     session.ciphertext_to_send()
     session.close()
+
+
+@pytest.mark.parametrize("dials", [True, False])
+def test_a_session_that_failed_leaves_the_memory_at_once(dials: bool) -> None:
+    """A port that strangers knock at would keep what they leave until all objects are looked at."""
+    session = TlsSession.dialler() if dials else TlsSession.listener(IDENTITY)
+    there = weakref.ref(session)
+    session.handshake()
+    session.receive_ciphertext(b"SSH-2.0-OpenSSH_9.2\r\n")
+    gc.disable()
+    try:
+        for _ in range(2):
+            with contextlib.suppress(TlsError):
+                session.handshake()
+        session.close()
+        del session
+        assert there() is None
+    finally:
+        gc.enable()
 
 
 def _feed(session: TlsSession, data: bytes) -> None:

@@ -56,7 +56,8 @@ class TlsSession:
             self._connection.set_accept_state()
         self._dials = dials
         self._state = _State.HANDSHAKE
-        self._failure: TlsError | TlsClosed | None = None
+        self._failure: tuple[type[TlsError | TlsClosed], str] | None = None
+        """What to raise from now on. Not the error itself, whose traceback would refer to this session."""
         self._first_bytes = b""
         self._ciphertext: deque[bytes | memoryview] = deque()
         self._uncollected = 0
@@ -85,8 +86,7 @@ class TlsSession:
         """
         if self._state is not _State.HANDSHAKE:
             return True
-        if self._failure is not None:
-            raise self._failure
+        self._require_no_failure()
         self._may_have_ciphertext = True
         try:
             self._connection.do_handshake()
@@ -229,12 +229,12 @@ class TlsSession:
         if error is not None:
             self._failure = self._translate(error)
             if not data:
-                raise self._failure from None
+                self._require_no_failure()
         return data
 
     def close(self) -> None:
         """Say goodbye: queues close_notify for :meth:`ciphertext_to_send`. Then nothing can be written or read."""
-        if self._state in (_State.OPEN, _State.UNCHECKED) and not isinstance(self._failure, TlsError):
+        if self._state in (_State.OPEN, _State.UNCHECKED) and not self._is_broken:
             self._may_have_ciphertext = True
             with contextlib.suppress(SSL.Error):  # a link that failed already: nobody to say goodbye to
                 self._connection.shutdown()
@@ -242,18 +242,26 @@ class TlsSession:
 
     # --- errors
 
-    def _require_open(self, what: str) -> None:
+    @property
+    def _is_broken(self) -> bool:
+        return self._failure is not None and issubclass(self._failure[0], TlsError)
+
+    def _require_no_failure(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            kind, text = self._failure
+            raise kind(text) from None
+
+    def _require_open(self, what: str) -> None:
+        self._require_no_failure()
         if self._state is not _State.OPEN:
             raise LocalProtocolError(f"TlsSession.{what}() in state '{self._state.value}': it needs 'open'")
 
     def _fail(self, error: SSL.Error) -> NoReturn:
-        self._failure = self._translate(error)
-        raise self._failure from None
+        kind, text = self._failure = self._translate(error)
+        raise kind(text) from None
 
-    def _translate(self, error: SSL.Error) -> TlsError | TlsClosed:
+    def _translate(self, error: SSL.Error) -> tuple[type[TlsError | TlsClosed], str]:
         if isinstance(error, SSL.ZeroReturnError):
-            return TlsClosed("the other end closed the link")
+            return TlsClosed, "the other end closed the link"
         reasons = reasons_of(error)
-        return TlsError(not_tls(self._first_bytes) or sentence_for(reasons))
+        return TlsError, not_tls(self._first_bytes) or sentence_for(reasons)
