@@ -7,7 +7,9 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -129,9 +131,11 @@ def test_ctrl_c_in_the_debugger(prompt: Terminal) -> None:
     prompt.clear()
     before = prompt.number()
     prompt.enter("%px -t 3 import time; breakpoint(); x = 1")
-    debug(prompt, 3, "time.sleep(100)")
-    prompt.wait_for(r"time\.sleep\(100\)\n$|time\.sleep\(100\) $", WITHIN)
-    prompt.keys("C-c")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a short name: the line has to fit
+        began = Path(folder, "b")
+        debug(prompt, 3, f"open({str(began)!r}, 'w').close(); time.sleep(100)")
+        wait_until(began.exists, "the statement runs", WITHIN)
+        prompt.keys("C-c")
     shown = prompt.wait_for(r"KeyboardInterrupt.*\n(.*\n)*\[3\] ipdb> $", WITHIN)
     assert "interrupting engine 3" in shown
     prompt.keys("C-c")
