@@ -70,14 +70,14 @@ class Farm:
         self.aborts, self.blame = Aborts(self._table), Suspects(self._table)
         self._endings = Endings(self._table, self._sets)
         self.arguments = ArgumentMemory()
-        self.bodies = LargeArguments(self._table, self.arguments)
+        self.bodies = LargeArguments(self._table, self.arguments, lambda serial: self.recovery.may_be_held(serial))
         self.large = LargeResults(self._table, self._sets, self._large_ended, self.returned, self._taken)
         large = (self.large, self.bodies)
         self.departures = Departures(
             self._table, self._sets, self._waiting, self.functions, self.aborts, large, self._forget
         )
         self.recovery = FarmRecovery(
-            self._table, self._sets, self.functions, self.arguments, self._ready, self._taken
+            self._table, self._sets, self.functions, self.arguments, self._ready, self._taken, self.bodies.released
         )
         self.reservations = Reservations(registry, self._sets, self._table)
         self.reserve, self.release = self.reservations.reserve, self.reservations.release

@@ -6,6 +6,8 @@ again, the client is asked for its body again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ... import limits
 from ...errors import JournalDamaged
 from ...protocol import messages as m, packed
@@ -17,21 +19,40 @@ from .tasktable import TaskTable
 
 
 class LargeArguments:
-    """The bodies of all large tasks."""
+    """The bodies of all large tasks.
 
-    def __init__(self, table: TaskTable, arguments: ArgumentMemory) -> None:
+    Args:
+        may_be_held: returns whether a set that has not come back after a restart may have tasks of a group, by its
+            serial.
+    """
+
+    def __init__(self, table: TaskTable, arguments: ArgumentMemory, may_be_held: Callable[[int], bool]) -> None:
         self._table = table
         self._arguments = arguments
+        self._may_be_held = may_be_held
         self._gone: set[int] = set()
 
     def client_gone(self, client: int) -> None:
         """A client is gone whose tasks go on: end those whose bodies cannot come any more."""
         self._gone.add(client)
-        for group in self._table.of(client):
-            if group.is_large and not (group.payload or group.is_spilled) and any(group.sizes):
-                group.stream = 0
-                if group.states[0] == WAITING or group.asked or group.wanted is not None:
-                    self._give_up(group)
+        for group in self._of(client):
+            group.stream = 0
+            waits = group.states[0] == WAITING and not self._may_be_held(group.serial)
+            if waits or group.asked or group.wanted is not None:
+                self._give_up(group)
+
+    def released(self, client: int) -> None:
+        """After a restart, all sets have said what they have of a client's tasks: if it is gone, the rest ends."""
+        for group in self._of(client) if client in self._gone else ():
+            if group.states[0] == WAITING:
+                self._give_up(group)
+
+    def _of(self, client: int) -> list[TaskGroup]:
+        """Return the groups whose body is with the client, or at engines."""
+        return [
+            group for group in self._table.of(client)
+            if group.is_large and not (group.payload or group.is_spilled) and any(group.sizes)
+        ]  # fmt: skip
 
     def client_lost(self, client: int) -> None:
         """A client has no tasks any more."""

@@ -37,6 +37,7 @@ class FarmRecovery:
     Args:
         queue: called with each group that is to be run, when it is not withheld any longer.
         taken: called with each task that has ended although a set has not said so yet.
+        released: called with each client whose tasks no set can have any more that has not said so.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class FarmRecovery:
         arguments: ArgumentMemory,
         queue: Callable[[TaskGroup], None],
         taken: Callable[[SetState, TaskGroup, int], None],
+        released: Callable[[int], None],
     ) -> None:
         self._table = table
         self._sets = places
@@ -54,6 +56,7 @@ class FarmRecovery:
         self._arguments = arguments
         self._queue = queue
         self._taken = taken
+        self._released = released
         self.on_used: Callable[[TaskGroup], object] = lambda group: None
         """Called with groups of which tasks have used retries, or were rejected by an engine."""
         self._restored: set[int] = set()
@@ -167,6 +170,10 @@ class FarmRecovery:
         else:
             self._queue(group)
 
+    def may_be_held(self, serial: int) -> bool:
+        """Return whether a set that has not come back may have tasks of a group."""
+        return serial in self._restored
+
     def is_withheld(self, group: TaskGroup) -> bool:
         """Return whether a group will be queued later, with all of its tasks that wait then."""
         return group in self._withheld.get(group.client, ())
@@ -174,6 +181,7 @@ class FarmRecovery:
     def release(self, client: int) -> None:
         """Run what is left of a client's restored groups: no set can have it any more."""
         self._restored = {serial for serial in self._restored if self._is_of_other(serial, client)}
+        self._released(client)
         for group in self._withheld.pop(client, ()):
             if group.unfinished:
                 self._queue(group)
