@@ -1,6 +1,7 @@
-"""Run a program in a network of its own that has nothing but the loopback interface.
+"""Run a program in a network of its own that has nothing but the loopback interface, and end all it has started.
 
-Some systems listen on all addresses whatever they are told; here, nobody else reaches them.
+Some systems listen on all addresses whatever they are told; here, nobody else reaches them. And some leave
+processes behind that nobody finds, as they write over their environment: those end with the namespace.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import subprocess
 
 from .nodes import unshare
 
-_LOOPBACK = 'ip link set lo up && exec "$@"'
+_LOOPBACK = 'ip link set lo up && "$@"'
+"""The shell stays, as the first process of all: a program would have to take in those that lose their parents."""
 
 
 def why_not() -> str:
@@ -24,4 +26,5 @@ def why_not() -> str:
 
 def prefix() -> list[str]:
     """What to write before a command, to run it there."""
-    return [*unshare("--net"), "sh", "-c", _LOOPBACK, "sh"]
+    processes = ("--pid", "--fork", "--kill-child", "--mount-proc")
+    return [*unshare("--net", *processes), "sh", "-c", _LOOPBACK, "sh"]

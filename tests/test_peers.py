@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -410,3 +411,20 @@ def test_pools_and_ipmpi_do_the_same_work_in_turns(tmp_path: Path, need: Any) ->
     assert found["rows"][1]["systems"]["ipmpi"]["median"] == pytest.approx(statistics.median(samples))
     assert "best of the others" in tables.read_text()
     assert list(tmp_path.glob("ipmpi-bench*")) == []
+
+
+def test_what_hides_from_its_starter_ends_with_it() -> None:
+    if refused := alone.why_not():
+        pytest.skip(refused)
+    mark = f"{random.uniform(300, 400):.9f}"
+    leaves = f"setsid env -i sleep {mark} >/dev/null 2>&1 & while ! grep -q {mark} /proc/$!/cmdline; do :; done"
+    subprocess.run([*alone.prefix(), "sh", "-c", leaves], check=True, timeout=60)
+    left = [each for each in Path("/proc").glob("[0-9]*/cmdline") if mark.encode() in _read(each)]
+    assert not left
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # it has ended
+        return b""
