@@ -54,7 +54,7 @@ class ControllerStage(JournalStage):
 
     def _start(self) -> None:
         if not isinstance(self.store, CheckedStore):
-            self.store = CheckedStore()
+            self.store = CheckedStore(lambda: self.steps)
         self.sessions, self.by_key = {}, {}
         self._coming.clear()
         self.loop: Any = StageLoop()

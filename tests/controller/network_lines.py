@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ipmpi.controller.clientresults import has_results
@@ -25,10 +25,18 @@ class Violation(AssertionError):
 
 
 class CheckedStore(MemoryStore):
-    """A journal that notices when an end of a task is recorded for the second time."""
+    """A journal that notices when an end of a task is recorded for the second time.
 
-    def __init__(self) -> None:
+    ``ended``: the step in which the first end of each task was recorded, by serial and index; ``results``: those
+    whose result was.
+    """
+
+    def __init__(self, step: Callable[[], int]) -> None:
+        """``step`` returns the number of the present step."""
         super().__init__()
+        self._step = step
+        self.ended: dict[tuple[int, int], int] = {}
+        self.results: set[tuple[int, int]] = set()
         self._ended: dict[int, dict[int, bool]] = {}
         """By serial and index: whether the result is there, which may come after the end, and once."""
 
@@ -44,6 +52,9 @@ class CheckedStore(MemoryStore):
                     if index in known and not (has_results(message) and not known[index]):
                         raise Violation(f"task {index} of group {change.serial} was recorded twice")
                     known[index] = has_results(message)
+                    self.ended.setdefault((change.serial, index), self._step())
+                    if known[index] and not isinstance(message, m.TasksUndone):
+                        self.results.add((change.serial, index))
 
 
 class Checked(Connection):

@@ -48,7 +48,7 @@ class StageTask:
     retries: int
     is_large: bool
     """Its argument is a stream."""
-    has_parents: bool
+    parents: list[StageTask]
     aborted: set[str] = field(default_factory=set)
     never: bool = False
     """Its client was told that it will never run."""
@@ -77,7 +77,8 @@ class TaskClient(StageClient):
         if not detach:
             self.submitter.end_with_client()
         self.tasks: dict[str, StageTask] = {}
-        self.followed: list[TaskEnding] = []
+        self.followed: dict[tuple[int, int], TaskEnding] = {}
+        """By the serial of the group and the index."""
 
     @property
     def is_busy(self) -> bool:
@@ -88,7 +89,8 @@ class TaskClient(StageClient):
         ending = TaskEnding()
         payload: Any = [told(name, LARGE)] if large else told(name, 0)
         ref = self.submitter.submit_one(SubmitTerms(options), payload, ending)
-        task = self.tasks[name] = StageTask(name, self, ref, ending, retries, large, bool(after))
+        parents = [each for each in self.tasks.values() if each.ref in after]
+        task = self.tasks[name] = StageTask(name, self, ref, ending, retries, large, parents)
         if self.stage.random.random() < 0.3:
             self.submitter._open = None  # the next one goes into another message
         return task
@@ -109,6 +111,14 @@ class TaskClient(StageClient):
         group = self.submitter._by_number.get(task.ref.group)
         return bool(task.ending.heard) or (group is not None and group.sent and group.copy is None)
 
+    def has_left(self, task: StageTask) -> bool:
+        """Whether the controller had this task, of which it has not heard the end.
+
+        It is not told which large ones the controller has; those that have run were there.
+        """
+        is_there = bool(task.runs) if task.is_large else self.is_accepted(task)
+        return is_there and not task.ending.heard
+
     def follow(self, name: str) -> Future[Any]:
         """Resume tasks of another client, as :class:`ipmpi.client.tasks.resuming.Resuming` does."""
         answer = self.session.request(lambda i: m.ResumeTasks(i, name, 0))
@@ -120,7 +130,7 @@ class TaskClient(StageClient):
             for group in groups:
                 endings = [TaskEnding() for _ in range(group.left)]
                 group.handlers += endings
-                self.followed += endings
+                self.followed |= {(-group.number, i): ending for i, ending in enumerate(endings)}
             self.submitter.adopt(groups)
             self.session.post(_Follower(self.submitter, deque((group, 3 << 20) for group in groups)).start)
 
@@ -161,7 +171,7 @@ def check_end(stage: NetworkStage, task: StageTask) -> None:
         deaths = stage.faults["ranks killed"] + stage.faults["sets killed"]
         assert max(stage.struck[task.name], task.is_large * deaths) >= limits.MAX_CRASHES, where
     elif kind == "DependencyError":
-        assert task.has_parents, where
+        assert task.parents, where
         assert not task.runs, where
     else:
         assert kind == "JournalFull", where
@@ -210,17 +220,14 @@ def find_all(stage: NetworkStage) -> None:
         finder = stage.add_task_client()
         answer = finder.follow(f"unnamed-{gone.key}")
         stage.settle()
-        lacked = [task for task in gone.tasks.values() if gone.is_accepted(task) and not task.ending.heard]
-        # It had not heard what the controller had of large ones.
-        lacked = [task for task in lacked if not task.is_large]
+        lacked = [task for task in gone.tasks.values() if gone.has_left(task)]
         if answer.exception() is not None:
             assert not (lacked and gone.detach), f"{[task.name for task in lacked]} are not there"
             continue
         assert gone.detach, f"tasks of client {gone.key} have not ended with it"
-        assert {len(ending.heard) for ending in finder.followed} <= {1}
-        found = [ending.heard[0] for ending in finder.followed]
-        results = Counter(text for kind, text in found if kind == "ok")
-        assert all(count == 1 for count in results.values())
+        assert {len(ending.heard) for ending in finder.followed.values()} <= {1}
+        found = Found(stage, gone, finder)
+        assert all(count == 1 for count in found.results.values())
         for task in lacked:
             # A large one that was on its last way to its client is not there either, as the controller had passed
             # all of it on.
@@ -230,4 +237,37 @@ def find_all(stage: NetworkStage) -> None:
                 and not task.aborted
                 and task.number not in stage.passed_on
             ):
-                assert task.result in results, f"{task.name} has run, and nobody can find its result"
+                is_there = found.end(task) == ("ok", task.result)
+                assert is_there or found.may_lack(task), f"{task.name} has run, and nobody can find its result"
+
+
+class Found:
+    """What a client has found of the tasks of one that is gone. ``results``: how often it has each."""
+
+    def __init__(self, stage: NetworkStage, gone: TaskClient, finder: TaskClient) -> None:
+        self._stage = stage
+        self._followed = finder.followed
+        groups = [stage.journal.named._bundles.group(gone.key, task.ref.group) for task in gone.tasks.values()]
+        self._serials = {group.number: group.serial for group in groups if group is not None}
+        ends = [ending.heard[0] for ending in finder.followed.values()]
+        self.results = Counter(text for kind, text in ends if kind == "ok")
+
+    def end(self, task: StageTask) -> tuple[str, Any]:
+        """How a task has ended; ("", "") if it is not there."""
+        ending = self._followed.get((self._serials.get(task.ref.group, 0), task.ref.number))
+        return ("", "") if ending is None else ending.heard[0]
+
+    def may_lack(self, task: StageTask) -> bool:
+        """Whether the result of a task that has run was lost before it was written, and it cannot run again."""
+        name = self._serials.get(task.ref.group, 0), task.ref.number
+        store: Any = self._stage.store
+        ended = store.ended.get(name, self._stage.steps)
+        is_lost = is_excused(self._stage, task, task.runs[-1], ended)
+        return is_lost and name not in store.results and self._cannot_run_again(task)
+
+    def _cannot_run_again(self, task: StageTask) -> bool:
+        """Whether its argument has gone with its client, or that of one that must run before it."""
+        kind, _ = self.end(task)
+        if kind == "DependencyError":
+            return any(self._cannot_run_again(parent) for parent in task.parents)
+        return kind == "ConnectionError" and task.is_large

@@ -22,6 +22,7 @@ from ipmpi.client.session.commandoutput import CommandOutput
 from ipmpi.client.session.opennumbers import OpenNumbers
 from ipmpi.client.tasks import submitter
 from ipmpi.controller import comeback
+from ipmpi.controller.bundle import BundleGroup
 from ipmpi.controller.comeback import ComeBack
 from ipmpi.controller.commands import resumed
 from ipmpi.controller.commands.resumed import ResumedCommands
@@ -39,7 +40,8 @@ from ipmpi.engine.agent import agent, deliveries, settasks
 from ipmpi.engine.agent.commandbook import CommandBook
 from ipmpi.engine.farm.scheduler import SetScheduler
 from ipmpi.errors import JournalDamaged
-from ipmpi.protocol import messages as m
+from ipmpi.journal.rows import EndRow
+from ipmpi.protocol import messages as m, packed
 from ipmpi.protocol.connection import Connection
 from ipmpi.protocol.outbox import Outbox
 from tests.controller.client_stage import StageLink
@@ -58,8 +60,8 @@ STEPS = int(os.environ.get("IPMPI_SIMULATED_STEPS", "400000"))
 SEED = os.environ.get("IPMPI_SIMULATION_SEED", "")
 PARTS = 10
 FOUND = (
-    187, 100_322, 100_334, 100_372, 100_468, 100_480, 100_645, 100_722, 2_000_003, 2_000_013, 2_000_050, 2_000_074,
-    2_000_245, 2_000_475, 2_000_539, 7_000_004,
+    187, 676, 100_322, 100_334, 100_372, 100_468, 100_480, 100_645, 100_722, 2_000_003, 2_000_013, 2_000_050,
+    2_000_074, 2_000_245, 2_000_475, 2_000_539, 7_000_004,
 )  # fmt: skip
 """Seeds that have found something, in what they play or in what is said of it."""
 
@@ -430,6 +432,21 @@ def ends_with_its_client(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(NamedTasks, "leave", lambda self, client, orderly: right(self, client, orderly=True))
 
 
+def denied_with_its_argument(patch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for a task with a large argument is told that it has not run, although its result is kept."""
+    right = TaskJournal.ends
+
+    def wrong(self: TaskJournal, group: BundleGroup) -> list[tuple[EndRow, bool]]:
+        found = right(self, group)
+        submitted: Any = m.decode(self._store.group(group.serial).message)
+        if submitted.lengths or not found:
+            return found
+        undone = m.TasksUndone(group.number, packed.pack([0]), "ConnectionError", "")
+        return [(EndRow(group.serial, m.encode(undone), b""), True)]
+
+    patch.setattr(TaskJournal, "ends", wrong)
+
+
 PLANTED: dict[Callable[[pytest.MonkeyPatch], None], int] = {
     dropped_acknowledgement: 0, acknowledged_too_early: 0, accepted_too_early: 0, given_too_early: 0,
     recorded_twice: 0,
@@ -440,6 +457,7 @@ PLANTED: dict[Callable[[pytest.MonkeyPatch], None], int] = {
     large_argument_of_others: 0, cancelled_before_sets_are_back: 314, other_commands_interrupted: 7,
     interruption_not_answered: 0, lost_with_its_rank: 0, waits_for_lost_engines: 10, retries_forgotten: 9,
     reservation_forgotten: 72, reserved_twice: 753, goes_on_unasked: 78, ends_with_its_client: 0,
+    denied_with_its_argument: 69,
 }  # fmt: skip
 """Each with the first seed that finds it, so that it is found soon."""
 

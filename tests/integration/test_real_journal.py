@@ -193,6 +193,36 @@ def test_failures_and_large_results_and_arguments(controller: Killed, tmp_path: 
             failing.result(60)
 
 
+def test_a_task_with_a_large_argument_goes_on_without_its_client(controller: Killed, tmp_path: Path) -> None:
+    """It runs, so it has its argument: that neither its client nor its controller is there does not matter."""
+    path, gate = tmp_path / "ran", tmp_path / "gate"
+
+    def waits(data: bytes, path: str, gate: str) -> int:
+        import os
+        import time
+
+        with open(path, "a") as file:
+            file.write(f"{len(data)}\n")
+        while not os.path.exists(gate):
+            time.sleep(0.01)
+        return len(data)
+
+    furl = str(controller.now.furl_file("tc"))
+    with TaskClient(furl) as tc:
+        running = tc.submit(waits, bytes(300_000), str(path), str(gate), name="left")
+        tc.submit(str, "afterwards", after=[running], name="left")
+        wait_until(lambda: path.exists() and runs(path)[300_000] == 1, "it runs")
+    with TaskClient(furl) as tc:
+        wait_until(lambda: not any(each.is_there for each in tc.history()), "its client is gone")
+        controller.kill()
+        found = tc.resume("left")
+        assert isinstance(found, list)
+        gate.touch()
+        assert [future.result(60) for future in found] == [300_000, "afterwards"]
+        tc.forget("left")
+    assert runs(path) == {300_000: 1}
+
+
 def test_the_journal_is_private_and_empty_after_an_orderly_end(tmp_path: Path) -> None:
     killed = Killed(tmp_path)
     try:
