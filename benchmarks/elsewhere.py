@@ -45,10 +45,8 @@ def _ours(engines: int, _size: int) -> Iterator[dict[str, str]]:
         yield {"furl_file": str(target.mec_furl)}
 
 
-@contextlib.contextmanager
-def _stream(_engines: int, size: int) -> Iterator[dict[str, str]]:
-    with served(HERE, size // 8 * 8) as told:
-        yield told
+def _stream(_engines: int, size: int) -> contextlib.AbstractContextManager[dict[str, str]]:
+    return served(HERE, size // 8 * 8)
 
 
 @contextlib.contextmanager

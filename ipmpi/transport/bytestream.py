@@ -5,23 +5,17 @@ What is not granted is not read, so neither end stores more than a window of the
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import sys
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from typing import Final
 
 from .. import limits
 from ..errors import ClientError
 from .loop import READ, WRITE, Loop
 from .packets import Socket
-
-_TABLES: Final = ("/proc/net/tcp", "/proc/net/tcp6")
-_UID: Final = 7
-"""The column of these tables that has the user."""
+from .tcptable import tcp_sockets
 
 
 class ByteStream:
@@ -208,12 +202,9 @@ def owner_of_peer(sock: Socket) -> int | None:
     except OSError:
         return -1
     ends = f":{theirs:04X}", f":{ours:04X}"
-    for table in _TABLES:
-        with contextlib.suppress(OSError):
-            for line in Path(table).read_text("ascii").splitlines()[1:]:
-                words = line.split()
-                if words[1].endswith(ends[0]) and words[2].endswith(ends[1]) and _is_loopback(words[1], words[2]):
-                    return int(words[_UID])
+    for each in tcp_sockets() or ():
+        if each.here.endswith(ends[0]) and each.there.endswith(ends[1]) and _is_loopback(each.here, each.there):
+            return each.user
     return -1
 
 

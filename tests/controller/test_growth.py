@@ -26,6 +26,7 @@ from ipmpi.ids import Ids
 from ipmpi.protocol import messages as m, operations
 from tests.in_process import InProcess, in_process, wait_until
 from tests.large_set import LargeSet
+from tests.traced import bytes_kept
 
 CLIENT, SET = 1, 10
 FEW = 512
@@ -218,13 +219,7 @@ def test_commands_without_a_pattern_have_no_more_memory_than_the_history_may_hav
             one_command(router, Ids.of(sorted(chance.sample(range(8192), 4096))), number)
 
     give(1, 3)
-    tracemalloc.start()
-    try:
-        give(3, 20)
-        kept, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert kept < 1.5 * limits.MIB
+    assert bytes_kept(lambda: give(3, 20)) < 1.5 * limits.MIB
 
 
 def test_after_a_restart_failures_without_a_pattern_are_looked_at_once() -> None:

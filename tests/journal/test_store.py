@@ -10,7 +10,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,6 +40,7 @@ from ipmpi.journal.rows import (
 )
 from ipmpi.journal.store import Journal
 from tests.journal.memory_store import MemoryStore
+from tests.traced import bytes_kept
 
 CUT_STEP = int(os.environ.get("IPMPI_CUT_STEP", "61"))
 FLIPS = int(os.environ.get("IPMPI_BIT_FLIPS", "150"))
@@ -173,13 +173,7 @@ def test_records_that_were_dropped_do_not_fill_the_memory(path: Path) -> None:
             )
 
     submit(1_000, 3_000)
-    tracemalloc.start()
-    try:
-        submit(3_000, 13_000)
-        grown, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert grown < 100_000
+    assert bytes_kept(lambda: submit(3_000, 13_000)) < 100_000
     journal.commit([DropSession(1)])
     journal.close()
     again = Journal(path)

@@ -136,7 +136,7 @@ def test_only_this_user_may_connect(loop: Loop, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_owner_of_a_connection_may_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bytestream, "_TABLES", ())
+    monkeypatch.setattr(bytestream, "tcp_sockets", lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
         accepted, _ = server.accept()
         with accepted:

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -15,6 +14,7 @@ import pytest
 
 from ipmpi.transport import loop as loop_module
 from ipmpi.transport.loop import READ, WRITE, Loop
+from tests.traced import bytes_kept
 
 
 @pytest.fixture
@@ -384,13 +384,7 @@ def test_timers_that_are_set_anew_again_and_again_do_not_fill_the_memory(loop: L
             loop.call_at(tomorrow, loop.stop).cancel()
 
     set_anew(1_000)
-    tracemalloc.start()
-    try:
-        set_anew(20_000)
-        grown, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert grown < 100_000
+    assert bytes_kept(lambda: set_anew(20_000)) < 100_000
     assert all(timer.call is not None for timer in kept)
     for at in (3, 1, 2):
         loop.call_later(at / 1000, lambda at=at: made.append(at))  # type: ignore[misc]

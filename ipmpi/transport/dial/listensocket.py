@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
 import sys
@@ -12,12 +11,11 @@ from typing import Final
 from ... import limits
 from ...errors import ControllerStartError
 from ...furl import place
+from ..tcptable import LISTENS, tcp_sockets
 from .addresses import is_unspecified
 
 _BACKLOG: Final = 1024
 _PAUSE: Final = 0.05
-_LISTENS: Final = "0A"
-"""The state in ``/proc/net/tcp`` (TCP_LISTEN of Linux)."""
 _NO_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 """What the system says where it has no IPv6, or no IPv4."""
 
@@ -111,18 +109,13 @@ def users(port: int, proc: str = "/proc") -> tuple[bool, str]:
     Returns:
         Whether a program listens there, or the system does not say; and a connection that has it, if there is one.
     """
-    seen = listens = False
-    connection = ""
-    for name in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError, ValueError, IndexError), open(f"{proc}/net/{name}") as table:
-            seen = bool(next(table, None)) or seen
-            for line in table:
-                _, here, there, state, *_ = line.split()
-                if int(here.rpartition(":")[2], 16) == port:
-                    listens = listens or state == _LISTENS
-                    if state != _LISTENS:
-                        connection = f"the connection {_address(here)} - {_address(there)}"
-    return listens or not seen, connection
+    sockets = tcp_sockets(proc)
+    if sockets is None:
+        return True, ""
+    theirs = [each for each in sockets if int(each.here.rpartition(":")[2], 16) == port]
+    connections = [each for each in theirs if each.state != LISTENS]
+    named = [f"the connection {_address(each.here)} - {_address(each.there)}" for each in connections[-1:]]
+    return len(connections) < len(theirs), "".join(named)
 
 
 def _address(text: str) -> str:
